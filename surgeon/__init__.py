@@ -1,0 +1,1 @@
+"""surgeon: structured surgery on transformer models."""

@@ -1,0 +1,1 @@
+"""surgeon.api."""

@@ -1,0 +1,25 @@
+"""Axis, Layout, Site, Group, Block, Stack, Graph, Selector: the traced structure, without torch."""
+
+from surgeon.graph.axis import KINDS, Axis, AxisKind
+from surgeon.graph.graph import Graph, Parameter
+from surgeon.graph.group import Group, Port, Role, Site
+from surgeon.graph.layout import Layout, Mode
+from surgeon.graph.stack import Block, Stack, Sublayer, SublayerRole
+
+__all__ = [
+    "KINDS",
+    "Axis",
+    "AxisKind",
+    "Block",
+    "Graph",
+    "Group",
+    "Layout",
+    "Mode",
+    "Parameter",
+    "Port",
+    "Role",
+    "Site",
+    "Stack",
+    "Sublayer",
+    "SublayerRole",
+]
