@@ -22,6 +22,8 @@ __all__ = ["PLUGIN_GROUP", "Registry", "load_entry_points", "load_plugin", "near
 
 T = TypeVar("T")
 PLUGIN_GROUP = "surgeon.plugins"
+_LISTED = 24
+"""A hint lists at most this many names."""
 
 
 class Registry(Generic[T]):
@@ -87,9 +89,10 @@ class Registry(Generic[T]):
 
 
 def nearest(word: str, among: tuple[str, ...] | list[str]) -> str:
-    """A hint in words: the name closest to `word`, or all of them."""
+    """A hint in words: the name closest to `word`, and the names there are."""
     close = difflib.get_close_matches(word, among, n=1, cutoff=0.5)
-    listing = ", ".join(among)
+    more = len(among) - _LISTED
+    listing = ", ".join(among[:_LISTED]) + (f" and {more} more" if more > 0 else "")
     return f"'{close[0]}' (known: {listing})" if close else f"one of {listing}"
 
 

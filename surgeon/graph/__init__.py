@@ -4,6 +4,7 @@ from surgeon.graph.axis import KINDS, Axis, AxisKind
 from surgeon.graph.graph import Graph, Parameter
 from surgeon.graph.group import Group, Port, Role, Site
 from surgeon.graph.layout import Layout, Mode
+from surgeon.graph.selector import Selector
 from surgeon.graph.stack import Block, Stack, Sublayer, SublayerRole
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Parameter",
     "Port",
     "Role",
+    "Selector",
     "Site",
     "Stack",
     "Sublayer",
