@@ -54,7 +54,7 @@ demo: setup
 check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: setup-dev
 	$(BIN)/mkdocs build --quiet --strict --clean

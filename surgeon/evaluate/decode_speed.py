@@ -1,0 +1,36 @@
+"""Tokens per second while writing, one token at a time with the cache."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from surgeon.evaluate.metric import ModelMetric, metrics
+from surgeon.evaluate.timing import median_seconds
+
+__all__ = ["DecodeSpeed"]
+
+
+@metrics.register("decode_tokens_per_second")
+class DecodeSpeed(ModelMetric):
+    """Greedy steps after the head of the prompt, a batch of one; median over several runs."""
+
+    name = "decode_tokens_per_second"
+    unit = "tokens/s"
+    better = "higher"
+    steps = 16
+    head = 16
+
+    def measure(self, model: nn.Module, prompt: Tensor) -> float:
+        """Tokens a second; reading the prompt is not timed."""
+
+        def read() -> tuple[Tensor, object]:
+            output = model(input_ids=prompt[:, : self.head], use_cache=True)
+            return output.logits[:, -1:].argmax(-1), output.past_key_values
+
+        def write(state: tuple[Tensor, object]) -> None:
+            tokens, cache = state
+            for _ in range(self.steps):
+                output = model(input_ids=tokens, past_key_values=cache, use_cache=True)
+                tokens, cache = output.logits[:, -1:].argmax(-1), output.past_key_values
+
+        return self.steps / median_seconds(read, write, prompt.device)

@@ -1,0 +1,94 @@
+"""Measure a model: one run over the text for all metrics of tokens, then the metrics of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from surgeon.errors import InputError
+from surgeon.evaluate.metric import MetricValue, ModelMetric, TokenMetric, metrics
+from surgeon.evaluate.windows import Protocol, windows
+
+__all__ = ["measure"]
+
+PROMPT_TOKENS = 64
+
+
+def measure(
+    model: nn.Module,
+    ids: Tensor | None,
+    *,
+    protocol: Protocol | None = None,
+    other: nn.Module | None = None,
+    names: Sequence[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[MetricValue, ...]:
+    """Measure `names` (default: all that apply) on token ids [n].
+
+    Metrics of tokens need `ids`; those that compare need `other`. `progress` is called with the
+    number of tokens after every window.
+
+    Raises:
+        InputError: a metric was asked for whose text or other model is missing, or the two models
+            do not have the same vocabulary.
+    """
+    chosen = [kind for _, kind in metrics] if names is None else [metrics.get(name) for name in names]
+    by_model = [kind() for kind in chosen if issubclass(kind, ModelMetric)]
+    by_token: list[TokenMetric] = []
+    for kind in chosen:
+        if issubclass(kind, ModelMetric):
+            continue
+        lacking = _lacking(kind, ids, other)
+        if lacking is None:
+            by_token.append(kind())
+        elif names is not None:
+            raise InputError(f"metric '{kind.name}' needs {lacking}, none was given")
+    with torch.no_grad():
+        if by_token and ids is not None:
+            _run(model, other, ids, protocol or Protocol(), by_token, progress)
+        prompt = _prompt(model, ids)
+        values = [(metric, metric.measure(model, prompt)) for metric in by_model]
+    said = str(protocol or Protocol())
+    return (
+        *(MetricValue(m.name, m.value(), m.unit, m.better, said) for m in by_token),
+        *(MetricValue(m.name, number, m.unit, m.better) for m, number in values),
+    )
+
+
+def _lacking(kind: type[TokenMetric], ids: Tensor | None, other: nn.Module | None) -> str | None:
+    if ids is None:
+        return "a text"
+    return "another model to compare with" if kind.against and other is None else None
+
+
+def _run(
+    model: nn.Module,
+    other: nn.Module | None,
+    ids: Tensor,
+    protocol: Protocol,
+    chosen: Sequence[TokenMetric],
+    progress: Callable[[int], None] | None,
+) -> None:
+    compare = other if any(metric.against for metric in chosen) else None
+    for window in windows(ids, protocol):
+        logits = model(input_ids=window.tokens, use_cache=False).logits
+        reference = None if compare is None else compare(input_ids=window.tokens, use_cache=False).logits
+        if reference is not None and reference.shape != logits.shape:
+            raise InputError(
+                f"the models predict {logits.shape[-1]} and {reference.shape[-1]} tokens",
+                hint="compare models of one vocabulary",
+            )
+        for metric in chosen:
+            metric.update(window, logits, reference if metric.against else None)
+        if progress is not None:
+            progress(window.tokens.numel())
+
+
+def _prompt(model: nn.Module, ids: Tensor | None) -> Tensor:
+    """Token ids [1, n] to time the model on: the head of the text, or the first tokens there are."""
+    if ids is not None:
+        return ids[None, :PROMPT_TOKENS]
+    device = next(model.parameters()).device
+    return torch.arange(PROMPT_TOKENS, device=device)[None] % model.get_input_embeddings().weight.shape[0]

@@ -1,0 +1,26 @@
+"""Tokens per second while reading a prompt."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from surgeon.evaluate.metric import ModelMetric, metrics
+from surgeon.evaluate.timing import median_seconds
+
+__all__ = ["PrefillSpeed"]
+
+
+@metrics.register("prefill_tokens_per_second")
+class PrefillSpeed(ModelMetric):
+    """One forward pass over the prompt, a batch of one; median of several."""
+
+    name = "prefill_tokens_per_second"
+    unit = "tokens/s"
+    better = "higher"
+
+    def measure(self, model: nn.Module, prompt: Tensor) -> float:
+        """Tokens a second."""
+        seconds = median_seconds(
+            lambda: prompt, lambda ids: model(input_ids=ids, use_cache=True), prompt.device
+        )
+        return prompt.numel() / seconds
