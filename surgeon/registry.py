@@ -22,7 +22,7 @@ __all__ = ["PLUGIN_GROUP", "Registry", "load_entry_points", "load_plugin", "near
 
 T = TypeVar("T")
 PLUGIN_GROUP = "surgeon.plugins"
-_LISTED = 24
+_LISTED = 12
 """A hint lists at most this many names."""
 
 

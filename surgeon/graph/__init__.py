@@ -1,6 +1,7 @@
 """Axis, Layout, Site, Group, Block, Stack, Graph, Selector: the traced structure, without torch."""
 
 from surgeon.graph.axis import KINDS, Axis, AxisKind
+from surgeon.graph.document import graph_document
 from surgeon.graph.graph import Graph, Parameter
 from surgeon.graph.group import Group, Port, Role, Site
 from surgeon.graph.layout import Layout, Mode
@@ -24,4 +25,5 @@ __all__ = [
     "Stack",
     "Sublayer",
     "SublayerRole",
+    "graph_document",
 ]

@@ -7,13 +7,18 @@ Not here: how errors are shown with line numbers (`surgeon.recipe`).
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-__all__ = ["Many", "OneOrMany", "Strict"]
+from surgeon.errors import InputError
+
+__all__ = ["Many", "OneOrMany", "Strict", "read_document"]
+
+Model = TypeVar("Model", bound="Strict")
 
 
 class Strict(BaseModel):
@@ -49,7 +54,20 @@ class OneOrMany(Many):
         return tuple(value)
 
     def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler, ValidationError
     ) -> JsonSchemaValue:
         array = {**handler(schema), "minItems": 1}
         return {"anyOf": [array["items"], array]}
+
+
+def read_document(model: type[Model], document: object, what: str) -> Model:
+    """The `model` that a parsed JSON document says; `what` names the document in the error.
+
+    Raises:
+        InputError: unknown or missing keys or wrong types, one line each.
+    """
+    try:
+        return model.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors()]
+        raise InputError(f"the {what} cannot be read:\n" + "\n".join(lines)) from None

@@ -1,9 +1,41 @@
 """Edits, composition, checks, cost and Report. Without torch."""
 
 from surgeon.plan.amount import Amount
+from surgeon.plan.check import check_plan
+from surgeon.plan.cost import kv_cache_elements, parameters_after, shapes_after, sizes, unit_cost
 from surgeon.plan.cuts import Cuts, cuts_of
+from surgeon.plan.document import plan_document, plan_from_document
 from surgeon.plan.edits import Assign, DropBlock, Edit, Keep
+from surgeon.plan.limits import Limits, Refusal, Unlimited
 from surgeon.plan.plan import Plan
+from surgeon.plan.report import Choice, Cost, LedgerRow, Refused, Report, StepRecord
 from surgeon.plan.tagged import tagged_field
 
-__all__ = ["Amount", "Assign", "Cuts", "DropBlock", "Edit", "Keep", "Plan", "cuts_of", "tagged_field"]
+__all__ = [
+    "Amount",
+    "Assign",
+    "Choice",
+    "Cost",
+    "Cuts",
+    "DropBlock",
+    "Edit",
+    "Keep",
+    "LedgerRow",
+    "Limits",
+    "Plan",
+    "Refusal",
+    "Refused",
+    "Report",
+    "StepRecord",
+    "Unlimited",
+    "check_plan",
+    "cuts_of",
+    "kv_cache_elements",
+    "parameters_after",
+    "plan_document",
+    "plan_from_document",
+    "shapes_after",
+    "sizes",
+    "tagged_field",
+    "unit_cost",
+]

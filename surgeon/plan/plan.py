@@ -26,9 +26,7 @@ class Plan:
 
     def add(self, edits: Iterable[Edit], values: Mapping[str, object] | None = None) -> Plan:
         """A new Plan with more Edits; a contradiction is a ConflictError that names both steps."""
-        grown = replace(
-            self, edits=(*self.edits, *edits), values={**self.values, **(values or {})}
-        )
+        grown = replace(self, edits=(*self.edits, *edits), values={**self.values, **(values or {})})
         grown.kept()
         return grown
 
