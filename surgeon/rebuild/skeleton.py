@@ -18,6 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as hf_init
 
 from surgeon.errors import RebuildError
+from surgeon.rebuild.tensors import stored_tensors
 
 __all__ = ["architecture", "load_into", "skeleton"]
 
@@ -95,7 +96,7 @@ def load_into(module: nn.Module, stream: Iterable[tuple[str, Tensor]]) -> nn.Mod
         RebuildError: names that the module lacks, shapes that differ, or tensors left unfilled; all
             of them listed.
     """
-    places = _places(module)
+    places = stored_tensors(module)
     filled: set[int] = set()
     faults: list[str] = []
     for name, tensor in stream:
@@ -115,14 +116,6 @@ def load_into(module: nn.Module, stream: Iterable[tuple[str, Tensor]]) -> nn.Mod
         raise RebuildError(f"{len(faults)} tensors do not fit {type(module).__name__}:\n{listing}")
     _compute_buffers(module)
     return module
-
-
-def _places(module: nn.Module) -> dict[str, Tensor]:
-    """Every stored tensor of `module` under each of its names."""
-    stored = module.state_dict(keep_vars=True)
-    named = dict(module.named_parameters(remove_duplicate=False))
-    named |= {name: b for name, b in module.named_buffers(remove_duplicate=False) if name in stored}
-    return named
 
 
 def _assign(module: nn.Module, names: list[str], old: Tensor, tensor: Tensor) -> None:

@@ -1,0 +1,64 @@
+"""TensorSource: named tensors, wherever they lie; a module in memory is one.
+
+Why: there is one rebuild and one set of criteria for a module in memory and for shards on disk. Not
+here: shards (`surgeon.io`).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from surgeon.errors import RebuildError
+from surgeon.registry import nearest
+
+__all__ = ["ModuleSource", "TensorSource", "stored_tensors"]
+
+
+class TensorSource(Protocol):
+    """Named tensors of a model, under the names that they have in the module."""
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in the module's order; a tied tensor appears under each of its names."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one tensor, without reading it."""
+        ...
+
+    def get(self, name: str) -> Tensor:
+        """One tensor; not to be written to."""
+        ...
+
+
+class ModuleSource:
+    """The parameters and stored buffers of a module in memory."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._tensors = stored_tensors(module)
+
+    def names(self) -> tuple[str, ...]:
+        """All names, aliases included."""
+        return tuple(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one tensor."""
+        return tuple(self._find(name).shape)
+
+    def get(self, name: str) -> Tensor:
+        """The module's own tensor, outside of autograd."""
+        return self._find(name).detach()
+
+    def _find(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            raise RebuildError(f"the module has no tensor '{name}'", hint=nearest(name, self.names()))
+        return self._tensors[name]
+
+
+def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and stored buffer of `module` itself, under each of its names."""
+    stored = module.state_dict(keep_vars=True)
+    named: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    buffers = module.named_buffers(remove_duplicate=False)
+    return named | {name: buffer for name, buffer in buffers if name in stored}
