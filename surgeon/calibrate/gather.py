@@ -1,0 +1,157 @@
+"""One run over calibration samples that collects every Statistic asked for.
+
+The loss is the mean next-token cross-entropy with the inputs as labels, computed in float32 or wider;
+padded positions neither predict nor are predicted. The module is left as it was: mode, gradients and
+requires_grad flags. Not here: what is accumulated (one file a Statistic), where samples come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surgeon.calibrate.packing import Samples
+from surgeon.calibrate.results import Statistics
+from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic
+from surgeon.errors import InputError, SurgeonError
+
+__all__ = ["Progress", "gather", "next_token_loss"]
+
+Progress = Callable[[int, int], None]
+"""Called with the samples done and the samples in all."""
+
+
+def gather(
+    module: nn.Module,
+    samples: Samples,
+    wanted: Collection[Statistic],
+    *,
+    view: Callable[..., Any] | None = None,
+    batch_size: int = 1,
+    progress: Progress | None = None,
+) -> Statistics:
+    """Measure `wanted` on `samples`, all in one run.
+
+    Args:
+        module: the model; gradients are those of its own parameters.
+        samples: what is read, in order.
+        wanted: keys of the Statistics; each is measured once.
+        view: called in place of `module`, with the same arguments: a masked view of it.
+        batch_size: samples at a time; a Statistic that needs single samples sets it to 1.
+        progress: told after each batch.
+
+    Raises:
+        InputError: nothing in `samples` is predicted.
+        SurgeonError: a loss or a gradient is not finite.
+    """
+    keys = tuple(dict.fromkeys(wanted))
+    if not keys:
+        return Statistics()
+    run = Run(module, len(samples), samples.predicted)
+    if run.tokens == 0:
+        raise InputError("the calibration samples hold no token to predict", hint="longer samples")
+    collectors = [key.collector(run) for key in keys]
+    size = 1 if any(key.per_sample for key in keys) else batch_size
+    call = _Call(module, view or module, any(key.gradients for key in keys))
+    loss, done = 0.0, 0
+    with _attached(collectors), call.prepared():
+        for batch in samples.batches(size):
+            for collector in collectors:
+                collector.begin(batch)
+            seen = call.observe(batch, done)
+            for collector in collectors:
+                collector.observe(seen)
+            loss, done = loss + seen.loss * seen.tokens / run.tokens, done + len(batch)
+            if progress is not None:
+                progress(done, run.samples)
+    results = {key: collector.result() for key, collector in zip(keys, collectors, strict=True)}
+    return Statistics(results, run.samples, run.tokens, loss)
+
+
+def next_token_loss(logits: Tensor, batch: Samples) -> Tensor:
+    """Mean cross-entropy of the predicted tokens; `logits` [samples, seq_len, vocab]."""
+    chosen = batch.targets.to(logits.device)
+    scores = logits[:, :-1][chosen]
+    labels = batch.ids.to(logits.device)[:, 1:][chosen]
+    wide = scores if scores.dtype == torch.float64 else scores.float()
+    return nn.functional.cross_entropy(wide, labels)
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """Sends batches through the model, backward too where gradients are asked for."""
+
+    module: nn.Module
+    view: Callable[..., Any]
+    backward: bool
+
+    def observe(self, batch: Samples, done: int) -> Observation:
+        where = f"calibration samples {done} to {done + len(batch) - 1}"
+        tokens = batch.predicted
+        if tokens == 0:
+            return Observation(batch, 0, 0.0, {})
+        with torch.set_grad_enabled(self.backward):
+            loss = next_token_loss(self.view(**self._inputs(batch)).logits, batch)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise SurgeonError(
+                f"the loss on {where} is {value}",
+                hint="check the weights for NaN, or load the model in float32: float16 overflows early",
+            )
+        gradients = self._gradients(loss, where) if self.backward else {}
+        return Observation(batch, tokens, value, gradients)
+
+    def _inputs(self, batch: Samples) -> dict[str, Any]:
+        device = next(self.module.parameters()).device
+        inputs: dict[str, Any] = {"input_ids": batch.ids.to(device), "use_cache": False}
+        if not bool(batch.mask.all()):
+            inputs["attention_mask"] = batch.mask.to(device).long()
+        return inputs
+
+    def _gradients(self, loss: Tensor, where: str) -> Mapping[str, Tensor]:
+        """Gradients by name; a parameter that the loss does not depend on has zeros."""
+        named = {name: p for name, p in self.module.named_parameters() if p.is_floating_point()}
+        found = torch.autograd.grad(loss, tuple(named.values()), allow_unused=True)
+        gradients = {
+            name: torch.zeros_like(p) if grad is None else grad
+            for (name, p), grad in zip(named.items(), found, strict=True)
+        }
+        broken = [name for name, grad in gradients.items() if not bool(torch.isfinite(grad).all())]
+        if broken:
+            raise SurgeonError(
+                f"the gradient on {where} is not finite in {len(broken)} parameters (first: {broken[0]})",
+                hint="load the model in float32: float16 overflows early",
+            )
+        return gradients
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """The module in eval mode with gradients on for the time of the run, then as it was."""
+        training = {part: part.training for part in self.module.modules()}
+        flags = {p: p.requires_grad for p in self.module.parameters()}
+        try:
+            self.module.eval()
+            for parameter in flags:
+                if parameter.is_floating_point():
+                    parameter.requires_grad_(self.backward)
+            yield
+        finally:
+            for part, mode in training.items():
+                part.training = mode
+            for parameter, flag in flags.items():
+                parameter.requires_grad_(flag)
+
+
+@contextmanager
+def _attached(collectors: list[Collector]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for collector in collectors:
+            for handle in collector.attach():
+                stack.callback(handle.remove)
+        yield

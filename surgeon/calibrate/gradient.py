@@ -1,0 +1,49 @@
+"""Statistic ``gradient``: of the mean next-token loss over all calibration samples, per parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+
+__all__ = ["Gradient"]
+
+
+@statistics.register("gradient")
+@dataclass(frozen=True)
+class Gradient(Statistic):
+    """One mean over every predicted token, whatever the batch size; result [shape of the parameter].
+
+    What LLM-Pruner calls the gradient (Ma, Fang, Wang 2023, arXiv 2305.11627): one backward of the mean
+    loss with labels = inputs. Accumulated in float32 or wider, where the original adds in the dtype of
+    the weights.
+    """
+
+    statistic: ClassVar[str] = "gradient"
+    gradients: ClassVar[bool] = True
+
+    def collector(self, run: Run) -> Collector:
+        """A fresh Collector."""
+        return _Mean(run.tokens)
+
+
+class _Mean(Collector):
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.sums: dict[str, Tensor] = {}
+
+    def observe(self, observation: Observation) -> None:
+        share = observation.tokens / self.tokens
+        for name, gradient in observation.gradients.items():
+            wide = torch.promote_types(gradient.dtype, torch.float32)
+            if name not in self.sums:
+                self.sums[name] = torch.zeros_like(gradient, dtype=wide)
+            self.sums[name].add_(gradient.to(wide), alpha=share)
+
+    def result(self) -> Mapping[str, Tensor]:
+        return self.sums

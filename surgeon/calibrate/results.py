@@ -1,0 +1,51 @@
+"""Statistics: the results of a calibration run, read-only.
+
+Reading one that was not declared is an error, so that a step cannot come to depend on what another
+step happened to ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from torch import Tensor
+
+from surgeon.calibrate.statistic import Statistic
+from surgeon.errors import SurgeonError
+
+__all__ = ["Statistics"]
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What one run measured; `loss` is the mean next-token loss over its `tokens` predicted tokens."""
+
+    results: Mapping[Statistic, Mapping[str, Tensor]] = field(default_factory=dict)
+    samples: int = 0
+    tokens: int = 0
+    loss: float | None = None
+
+    def __post_init__(self) -> None:
+        frozen = {key: MappingProxyType(dict(found)) for key, found in self.results.items()}
+        object.__setattr__(self, "results", MappingProxyType(frozen))
+
+    def get(self, key: Statistic) -> Mapping[str, Tensor]:
+        """The result of `key`.
+
+        Raises:
+            SurgeonError: `key` was not measured.
+        """
+        if key not in self.results:
+            measured = ", ".join(sorted(str(known) for known in self.results)) or "nothing"
+            raise SurgeonError(
+                f"statistic {key} was not measured; this run measured {measured}",
+                hint="declare it in needs()",
+            )
+        return self.results[key]
+
+    def only(self, keys: Iterable[Statistic]) -> Statistics:
+        """The same run, with nothing but `keys` to be read."""
+        wanted = {key: self.get(key) for key in keys}
+        return Statistics(wanted, self.samples, self.tokens, self.loss)

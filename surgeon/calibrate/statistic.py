@@ -1,0 +1,83 @@
+"""Statistic: the frozen key of something measured on calibration samples, and how it is collected.
+
+A step declares the Statistics that it needs; one run over the samples (`surgeon.calibrate.gather`)
+collects all of them. A new one is one new file: a frozen dataclass, registered by its name, whose
+fields are its options, and a Collector. Not here: the run itself, and the results (`results`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from surgeon.calibrate.packing import Samples
+from surgeon.registry import Registry
+
+__all__ = ["Collector", "Observation", "Run", "Statistic", "statistics"]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What is measured on: the module, and how many samples and predicted tokens there are in all."""
+
+    module: nn.Module
+    samples: int
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """One batch that went through the model.
+
+    `tokens` is the number of predicted tokens in it, `loss` their mean next-token loss, and
+    `gradients` the gradients of that mean by parameter name (a tied parameter under its first name),
+    empty where no Statistic of the run asked for them.
+    """
+
+    batch: Samples
+    tokens: int
+    loss: float
+    gradients: Mapping[str, Tensor]
+
+
+class Collector(ABC):
+    """Accumulates one Statistic over one run, in float32 or wider."""
+
+    def attach(self) -> tuple[RemovableHandle, ...]:
+        """Hooks on modules for the time of the run; none unless overridden."""
+        return ()
+
+    def begin(self, batch: Samples) -> None:  # noqa: B027 (most collectors need no warning)
+        """Called before `batch` goes through the model."""
+
+    @abstractmethod
+    def observe(self, observation: Observation) -> None:
+        """Called after each batch."""
+
+    @abstractmethod
+    def result(self) -> Mapping[str, Tensor]:
+        """What was measured, by name of parameter, Axis or Block as the Statistic says."""
+
+
+@dataclass(frozen=True)
+class Statistic(ABC):
+    """Key of a measurement; equal keys are one measurement.
+
+    `gradients`: the run must go backward. `per_sample`: batches must be single samples.
+    """
+
+    statistic: ClassVar[str]
+    gradients: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
+
+    @abstractmethod
+    def collector(self, run: Run) -> Collector:
+        """A fresh Collector for `run`."""
+
+
+statistics: Registry[type[Statistic]] = Registry("statistic", "surgeon.calibrate")
