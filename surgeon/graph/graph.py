@@ -56,7 +56,8 @@ class Graph:
 
     @cached_property
     def _by_name(self) -> dict[str, Group]:
-        return {group.name: group for group in self.groups}
+        members = {member.name: member for group in self.groups for member in group.members}
+        return {**members, **{group.name: group for group in self.groups}}
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -73,7 +74,7 @@ class Graph:
         return {name: tuple(pairs) for name, pairs in found.items()}
 
     def group(self, name: str) -> Group:
-        """The Group of the Axis called `name`."""
+        """The Group of the Axis called `name`; members of a regrouped one are found too."""
         if name not in self._by_name:
             raise SurgeonError(f"the graph has no axis '{name}'", hint=nearest(name, list(self._by_name)))
         return self._by_name[name]

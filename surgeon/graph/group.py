@@ -46,7 +46,11 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One Axis with all its Sites; `locks` are the reasons, in words, why it must not be cut."""
+    """One Axis with all its Sites; `locks` are the reasons, in words, why it must not be cut.
+
+    `members` are the traced Groups that a pass tied into this one, cut by the same indices; a traced
+    Group has none. Edits name the members, since a Plan is replayed on a fresh trace.
+    """
 
     axis: Axis
     sites: tuple[Site, ...]
@@ -55,6 +59,7 @@ class Group:
     locks: frozenset[str] = frozenset()
     normalised: bool = False
     ports: tuple[Port, ...] = ()
+    members: tuple[Group, ...] = ()
 
     @property
     def name(self) -> str:
@@ -83,8 +88,11 @@ class Group:
 
     def lock(self, reasons: Iterable[str]) -> Group:
         """The same Group with more reasons not to cut it."""
-        return replace(self, locks=self.locks | frozenset(reasons))
+        more = frozenset(reasons)
+        members = tuple(member.lock(more) for member in self.members)
+        return replace(self, locks=self.locks | more, members=members)
 
     def unlock(self, reason: str) -> Group:
         """The same Group with exactly one reason lifted."""
-        return replace(self, locks=self.locks - {reason})
+        members = tuple(member.unlock(reason) for member in self.members)
+        return replace(self, locks=self.locks - {reason}, members=members)

@@ -126,6 +126,8 @@ class Selector(Strict):
         return f"select {said}" if said else "select {}"
 
     def _matches(self, group: Group, graph: Graph, blocks: frozenset[str] | None) -> bool:
+        if group.members:
+            return all(self._matches(member, graph, blocks) for member in group.members)
         if self.kind is not None and group.kind not in self.kind:
             return False
         if blocks is not None and group.block not in blocks:

@@ -7,6 +7,7 @@ from surgeon.plan.cuts import Cuts, cuts_of
 from surgeon.plan.document import plan_document, plan_from_document
 from surgeon.plan.edits import Assign, DropBlock, Edit, Keep
 from surgeon.plan.limits import Limits, Refusal, Unlimited
+from surgeon.plan.members import GroupedLimits, kept_of, traced_edits
 from surgeon.plan.plan import Plan
 from surgeon.plan.report import Choice, Cost, LedgerRow, Refused, Report, StepRecord
 from surgeon.plan.tagged import tagged_field
@@ -19,6 +20,7 @@ __all__ = [
     "Cuts",
     "DropBlock",
     "Edit",
+    "GroupedLimits",
     "Keep",
     "LedgerRow",
     "Limits",
@@ -30,6 +32,7 @@ __all__ = [
     "Unlimited",
     "check_plan",
     "cuts_of",
+    "kept_of",
     "kv_cache_elements",
     "parameters_after",
     "plan_document",
@@ -37,5 +40,6 @@ __all__ = [
     "shapes_after",
     "sizes",
     "tagged_field",
+    "traced_edits",
     "unit_cost",
 ]

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from surgeon.errors import InfeasibleError, PlanError
 from surgeon.graph import Graph
-from surgeon.plan.cost import sizes
 from surgeon.plan.edits import Assign, DropBlock, Keep
 from surgeon.plan.limits import Limits, Unlimited
 from surgeon.plan.plan import Plan
@@ -34,7 +33,7 @@ def check_plan(plan: Plan, graph: Graph, limits: Limits | None = None) -> None:
         )
     wrong = [*_edits(plan, graph), *_stacks(plan, graph)]
     if not wrong:
-        wrong = list(_exportable(plan, graph, limits or Unlimited()))
+        wrong = list(_exportable(plan, limits or Unlimited()))
     if wrong:
         lines = "\n".join(f"  {line}" for line in wrong)
         raise InfeasibleError(f"the plan cannot be carried out:\n{lines}")
@@ -59,7 +58,7 @@ def _edits(plan: Plan, graph: Graph) -> Iterator[str]:
 
 def _keep(edit: Keep, graph: Graph) -> Iterator[str]:
     """What is wrong with one Keep."""
-    names = [group.name for group in graph.groups]
+    names = [one.name for group in graph.groups for one in (group, *group.members)]
     if edit.axis not in names:
         yield f"the model has no such axis; try {nearest(edit.axis, names)}"
         return
@@ -81,9 +80,8 @@ def _stacks(plan: Plan, graph: Graph) -> Iterator[str]:
             yield f"all {len(stack)} blocks of '{stack.container}' are dropped"
 
 
-def _exportable(plan: Plan, graph: Graph, limits: Limits) -> Iterator[str]:
+def _exportable(plan: Plan, limits: Limits) -> Iterator[str]:
     """What the exported model's config cannot say."""
-    after = sizes(plan, graph)
-    refusal = limits.refuse({axis: after[axis] for axis in plan.kept()})
+    refusal = limits.refuse({axis: len(indices) for axis, indices in plan.kept().items()})
     if refusal is not None:
         yield str(refusal)

@@ -12,6 +12,7 @@ import numpy as np
 
 from surgeon.graph import Graph, Group, Parameter, Role, Site
 from surgeon.plan.cuts import Cuts, cuts_of
+from surgeon.plan.members import kept_of
 from surgeon.plan.plan import Plan
 
 __all__ = ["kv_cache_elements", "parameters_after", "shapes_after", "sizes", "unit_cost"]
@@ -35,8 +36,7 @@ def unit_cost(group: Group, graph: Graph) -> int:
 
 def sizes(plan: Plan, graph: Graph) -> dict[str, int]:
     """Kept size of every Axis of the Graph."""
-    kept = plan.kept()
-    return {g.name: len(kept[g.name]) if g.name in kept else g.size for g in graph.groups}
+    return {group.name: len(kept_of(plan, group)) for group in graph.groups}
 
 
 def shapes_after(plan: Plan, graph: Graph) -> dict[str, tuple[int, ...]]:
@@ -68,22 +68,22 @@ def kv_cache_elements(plan: Plan, graph: Graph) -> int | None:
     Where they come out unequal or broken (latent caches, gated queries), the answer is None.
     """
     whole = Plan(plan.model_type)
+    before, after = (cuts_of(whole, graph), sizes(whole, graph)), (cuts_of(plan, graph), sizes(plan, graph))
     gone = tuple(f"{block}." for block in plan.dropped)
     groups = [group for group in graph.of_kind("kv_group") if not group.sites[0].param.startswith(gone)]
     total = 0
     for group in groups:
-        before = _key_and_value(group, graph, whole)
-        after = _key_and_value(group, graph, plan)
-        if before is None or after is None or before[0] != before[1]:
+        original = _key_and_value(group, graph, *before)
+        left = _key_and_value(group, graph, *after)
+        if original is None or left is None or original[0] != original[1]:
             return None
-        total += sum(after)
+        total += sum(left)
     return total if groups else None
 
 
-def _key_and_value(group: Group, graph: Graph, plan: Plan) -> tuple[int, int] | None:
+def _key_and_value(group: Group, graph: Graph, cuts: Cuts, kept: dict[str, int]) -> tuple[int, int] | None:
     """Elements of keys and of values that one token adds for the whole Group."""
-    cuts = cuts_of(plan, graph)
-    heads = _heads_per_group(group, graph, sizes(plan, graph))
+    heads = _heads_per_group(group, graph, kept)
     values, odd_values = divmod(_positions(group, "consumer", cuts), heads)
     keys, odd_keys = divmod(_positions(group, "producer", cuts) - values, heads + 1)
     return None if odd_values or odd_keys else (keys, values)
