@@ -1,0 +1,98 @@
+"""Score a coupled Group from its tensors: saliency of each tensor, folded to channels, then reduced.
+
+The order is that of LLM-Pruner (Ma, Fang, Wang 2023, arXiv 2305.11627). (1) In each tensor, the
+saliency of a position is the sum over everything else in that tensor. (2) Tensors that hold more
+positions an index than others are folded to the common *channels* of an index: of a key/value head
+with four query heads, channel c collects channel c of these four. (3) The vectors of all tensors are
+reduced, channel by channel. (4) An index is worth the sum of its channels.
+
+Step 2 goes by Layout, so a query head is credited to the key/value head that it really uses. The
+original folds by ``view(r, n)``, which on grouped-query models credits every n-th query head: a
+deviation on purpose. Biases and norms count as tensors of their own, element by element; the original
+passes biases over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import gcd
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from surgeon.criteria.scores import Scores
+from surgeon.errors import SurgeonError
+from surgeon.graph import Graph, Group, Site
+
+__all__ = ["Reduce", "Salience", "channels", "coupled", "trainable"]
+
+Reduce = Literal["sum", "mean", "max", "prod", "first"]
+Salience = Callable[[str, int], Tensor]
+"""From a parameter's name and a dim to the saliency of each position of that dim, float64 [dim]."""
+
+
+def coupled(group: Group, salience: Salience, reduce: Reduce) -> Scores:
+    """Scores of `group` by the four steps above.
+
+    Raises:
+        SurgeonError: the Group has no parameter to score by.
+    """
+    if not group.sites:
+        raise SurgeonError(
+            f"'{group.name}' lies in no parameter; nothing tells its indices apart",
+            hint="leave it out of the selection, or use criterion: random",
+        )
+    found: dict[tuple[str, int], Tensor] = {}
+    for site in group.sites:
+        key = (site.param, site.dim)
+        if key not in found:
+            found[key] = salience(*key)
+    width = channels(group)
+    vectors = [_fold(found[site.param, site.dim], site, width) for site in group.sites]
+    return Scores(group.name, _reduced(torch.stack(vectors), reduce).sum(1).cpu().numpy())
+
+
+def channels(group: Group) -> int:
+    """Common channels of one index: what every Site's positions an index are a multiple of."""
+    return gcd(*(site.layout.positions_per_index for site in group.sites))
+
+
+def trainable(group: Group, graph: Graph) -> Group:
+    """`group` with only the Sites that a criterion looks at: parameters, each storage once."""
+    seen: set[tuple[str, int, object]] = set()
+    sites = []
+    for site in group.sites:
+        parameter = graph.parameters[site.param]
+        storage = parameter.tied_to or parameter.name
+        key = (storage, site.dim, site.layout)
+        if not parameter.buffer and key not in seen:
+            seen.add(key)
+            sites.append(replace(site, param=storage))
+    return replace(group, sites=tuple(sites))
+
+
+def _fold(salience: Tensor, site: Site, width: int) -> Tensor:
+    """[size, width]: positions of each index, folded onto its channels."""
+    positions = torch.from_numpy(site.layout.positions()).to(salience.device)
+    return salience[positions].view(site.layout.extent, -1, width).sum(1)
+
+
+def _reduced(stack_TIC: Tensor, reduce: Reduce) -> Tensor:
+    """[tensors, size, channels] to [size, channels].
+
+    A tensor that is zero throughout (a bias never trained) says nothing; it is left out of a product.
+    """
+    match reduce:
+        case "sum":
+            return stack_TIC.sum(0)
+        case "mean":
+            return stack_TIC.mean(0)
+        case "max":
+            return stack_TIC.amax(0)
+        case "prod":
+            telling = stack_TIC.flatten(1).any(1)
+            return stack_TIC[telling].prod(0)
+        case "first":
+            return stack_TIC[0]
