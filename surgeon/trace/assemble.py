@@ -1,0 +1,119 @@
+"""Put a propagated recording together: Groups with kinds, names, locks and ports; Stacks; evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import nn
+
+from surgeon.graph import Axis, Graph, Group, Parameter, Port, Stack
+from surgeon.trace.blocks import find_stacks
+from surgeon.trace.evidence import coupling_graph
+from surgeon.trace.kinds import kind_of
+from surgeon.trace.layouts import placements
+from surgeon.trace.locks import locks_of, lock_beside_untouched
+from surgeon.trace.names import Places
+from surgeon.trace.occurrences import Occurrences, find_occurrences
+from surgeon.trace.record import Value
+from surgeon.trace.recording import Recording
+from surgeon.trace.terms import atoms_of
+
+__all__ = ["assemble"]
+
+
+def assemble(recording: Recording, module: nn.Module) -> Graph:
+    """The Graph of a propagated recording of `module`."""
+    state = recording.state
+    terms = recording.terms()
+    touched = recording.touched()
+    parameters = {
+        name: replace(p, touched=name in touched or p.tied_to in touched) for name, p in recording.parameters.items()
+    }
+    occurrences = find_occurrences(state, terms, parameters)
+    stacks, streams = find_stacks(state, recording.calls, _sizes(parameters))
+    hidden = {atom.id for value in streams for atom in atoms_of(recording.dims(value)[-1])}
+    ports = _ports(recording)
+    partners = {
+        name: {dim: {atom.id for atom in atoms_of(term)} for dim, term in enumerate(dims)}
+        for name, dims in terms.items()
+    }
+    vocab = {number for number, found in ports.items() if number not in hidden and _is_vocab(found)}
+    places = Places(stacks)
+    groups, axes = [], {}
+    for found in occurrences.values():
+        kind = kind_of(found, hidden, vocab, partners)
+        place = places.place(found.sites)
+        name = places.name(place, kind)
+        axes[found.atom.id] = name
+        groups.append(
+            Group(
+                Axis(name, kind, found.atom.size),
+                tuple(found.sites),
+                place.block,
+                place.sublayer,
+                locks_of(found, parameters),
+                "normalised" in found.atom.marks,
+                tuple(ports.get(found.atom.id, ())),
+            )
+        )
+    graph = Graph(
+        getattr(getattr(module, "config", None), "model_type", None) or type(module).__name__,
+        tuple(groups),
+        tuple(replace(stack, axis=_stream_axis(stack, hidden, axes)) for stack in stacks),
+        parameters,
+        coupling_graph(recording.initial, state.unifier.bindings, axes),
+        _notes(recording, parameters),
+    )
+    return lock_beside_untouched(graph)
+
+
+def _sizes(parameters: Mapping[str, Parameter]) -> dict[str, int]:
+    """Number of parameter elements below every module path."""
+    sizes: dict[str, int] = {}
+    for name, parameter in parameters.items():
+        path = name.rpartition(".")[0]
+        while path:
+            sizes[path] = sizes.get(path, 0) + parameter.numel
+            path = path.rpartition(".")[0]
+    return sizes
+
+
+def _ports(recording: Recording) -> dict[int, list[Port]]:
+    """Where Axes leave or enter the model, by Atom."""
+    state = recording.state
+    ports: dict[int, list[Port]] = {}
+    for number, name in state.inputs.items():
+        if number in state.domains:
+            for atom, layout in placements(state.domains[number]):
+                ports.setdefault(atom.id, []).append(Port(name, "input", None, layout))
+        for dim, term in enumerate(recording.dims(Value(number))):
+            for atom, layout in placements(term):
+                ports.setdefault(atom.id, []).append(Port(name, "input", dim, layout))
+    for name, value in recording.outputs.items():
+        for dim, term in enumerate(recording.dims(value)):
+            for atom, layout in placements(term):
+                ports.setdefault(atom.id, []).append(Port(name, "output", dim, layout))
+    return ports
+
+
+def _is_vocab(ports: list[Port]) -> bool:
+    """Indexed by an input's values, or an output's features."""
+    return any(port.dim is None or port.direction == "output" for port in ports)
+
+
+def _stream_axis(stack: Stack, hidden: set[int], axes: Mapping[int, str]) -> str | None:
+    names = [axes[number] for number in sorted(hidden) if number in axes]
+    return names[0] if names else None
+
+
+def _notes(recording: Recording, parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
+    notes = [
+        f"no rule for aten.{op}, met in {', '.join(sorted(modules)[:3])}: what it touches is locked"
+        for op, modules in sorted(recording.state.unruled.items())
+    ]
+    untouched = [name for name, p in parameters.items() if not p.touched and not p.buffer]
+    if untouched:
+        listing = ", ".join(untouched[:5]) + (", …" if len(untouched) > 5 else "")
+        notes.append(f"{len(untouched)} parameters were not used in this forward pass: {listing}")
+    return tuple(notes)

@@ -1,0 +1,59 @@
+"""Reasons, in words, why an Axis must not be cut; beyond those that op rules found on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from surgeon.graph import Graph, Group, Parameter
+from surgeon.trace.occurrences import Occurrences
+
+__all__ = ["lock_beside_untouched", "locks_of"]
+
+
+def locks_of(found: Occurrences, parameters: Mapping[str, Parameter]) -> frozenset[str]:
+    """All reasons against one Axis."""
+    reasons = set(found.atom.locks)
+    if "data" in found.atom.marks:
+        reasons.add("as long as the batch or the sequence in this forward pass")
+    elif "constant" in found.atom.marks:
+        reasons.add("matched with constants that forward makes from the config")
+    for site in found.sites:
+        if not site.stored:
+            reasons.add(f"lies in {site.param}, which is computed from the config and not stored")
+    if not any(parameters[site.param].touched for site in found.sites):
+        reasons.add("no op of this forward pass touched it")
+    places = [(site.param, site.dim) for site in found.sites]
+    if len(set(places)) < len(places) and _overlaps(found):
+        reasons.add("appears twice in one product")
+    return frozenset(reasons)
+
+
+def _overlaps(found: Occurrences) -> bool:
+    """Whether two Sites of one dim own a common position."""
+    owned: dict[tuple[str, int], set[int]] = {}
+    for site in found.sites:
+        mine = set(site.layout.positions().reshape(-1).tolist())
+        before = owned.setdefault((site.param, site.dim), set())
+        if before & mine:
+            return True
+        before |= mine
+    return False
+
+
+def lock_beside_untouched(graph: Graph) -> Graph:
+    """Lock what parameters that no op touched might consume: Axes of equal size, nearby or shared."""
+    sizes: dict[str | None, set[int]] = {}
+    for parameter in graph.parameters.values():
+        if not parameter.touched and not parameter.buffer:
+            owner = next((b.name for b in graph.blocks if parameter.name.startswith(f"{b.name}.")), None)
+            sizes.setdefault(owner, set()).update(parameter.shape)
+    if not sizes:
+        return graph
+    everywhere = set().union(*sizes.values())
+
+    def change(group: Group) -> Group:
+        near = sizes.get(group.block, set()) if group.block else everywhere
+        reason = "parameters that this forward pass did not use may share it"
+        return group.lock([reason]) if group.size in near and group.size > 1 else group
+
+    return graph.map_groups(change)

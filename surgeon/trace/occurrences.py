@@ -1,0 +1,59 @@
+"""Where every Atom occurs in the named tensors of a module: the raw material of Groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from surgeon.graph import Parameter, Role, Site
+from surgeon.trace.layouts import placements
+from surgeon.trace.state import TraceState
+from surgeon.trace.terms import Atom, Term, atoms_of
+
+__all__ = ["Occurrences", "find_occurrences"]
+
+_PRIORITY: tuple[Role, ...] = ("index", "consumer", "producer", "pointwise")
+
+
+@dataclass(slots=True)
+class Occurrences:
+    """One Atom with all its Sites, by role resolved."""
+
+    atom: Atom
+    sites: list[Site] = field(default_factory=list)
+
+
+def find_occurrences(
+    state: TraceState, terms: Mapping[str, list[Term]], parameters: Mapping[str, Parameter]
+) -> dict[int, Occurrences]:
+    """Every Atom larger than one that lies in a parameter, with its Sites, in order of appearance.
+
+    A buffer alone makes no Group; it adds Sites to the Groups of parameters.
+    """
+    roles = _roles(state)
+    found: dict[int, Occurrences] = {}
+    for wants_buffers in (False, True):
+        for name, dims in terms.items():
+            parameter = parameters[name]
+            if parameter.buffer is not wants_buffers:
+                continue
+            for dim, term in enumerate(dims):
+                for atom, layout in placements(term):
+                    if atom.id not in found:
+                        if wants_buffers:
+                            continue
+                        found[atom.id] = Occurrences(atom)
+                    role = roles.get((parameter.tied_to or name, atom.id), "pointwise")
+                    found[atom.id].sites.append(Site(name, dim, layout, role, parameter.stored))
+    return found
+
+
+def _roles(state: TraceState) -> dict[tuple[str, int], Role]:
+    """The strongest role that each Atom was seen to play in each parameter."""
+    roles: dict[tuple[str, int], Role] = {}
+    for param, term, role in state.roles:
+        for atom in atoms_of(term):
+            key = (param, atom.id)
+            if key not in roles or _PRIORITY.index(role) < _PRIORITY.index(roles[key]):
+                roles[key] = role
+    return roles

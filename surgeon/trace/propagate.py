@@ -1,0 +1,101 @@
+"""Walk the recorded Events and let each op's rule say what it couples."""
+
+from __future__ import annotations
+
+import torch
+
+from surgeon.errors import UnsupportedOpError
+from surgeon.trace.record import Event
+from surgeon.trace.rule import Op, Rule, base_name, rules
+from surgeon.trace.state import TraceState
+from surgeon.trace.terms import Atom
+from surgeon.trace.unify import Mismatch
+
+__all__ = ["is_contraction", "propagate"]
+
+_VIEWS = frozenset(
+    {"t", "transpose", "permute", "unsqueeze", "squeeze", "view", "_unsafe_view", "expand", "slice", "select",
+     "split", "split_with_sizes", "chunk", "unbind", "alias", "detach", "clone", "_to_copy", "index_select",
+     "index", "flip", "reshape"}
+)
+
+
+_CONTRACTIONS = frozenset(
+    {"mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "dot", "linear", "convolution", "_convolution", "embedding",
+     "_grouped_mm"}
+)
+
+
+def is_contraction(name: str) -> bool:
+    """Whether an op leaves the residual stream: it contracts, or looks rows up."""
+    return name in _CONTRACTIONS or "scaled_dot_product" in name
+
+
+def propagate(state: TraceState, *, strict: bool = False) -> None:
+    """Apply the rules to every event of the recording, in order.
+
+    An op without a rule locks the Axes that enter and leave it, with the op and the module path as
+    reason, and the trace goes on.
+
+    Raises:
+        UnsupportedOpError: under `strict`, for the first op without a rule.
+    """
+    for event in state.recorder.events:
+        _spread_facts(event, state)
+        if not event.outputs:
+            _lock_escapes(event, state)
+            continue
+        op = Op(event, state)
+        state.unifier.op, state.unifier.module = f"aten.{op.name}", event.module
+        rule = _rule_for(event)
+        if rule is None:
+            _without_rule(op, strict)
+            continue
+        try:
+            rule(op)
+        except Mismatch as error:
+            _lock_all(op, f"does not fit its rule: {error}")
+
+
+def _rule_for(event: Event) -> Rule | None:
+    name = base_name(event.name)
+    rule = rules.find(name)
+    if rule is None and torch.Tag.pointwise in event.func.tags:
+        return rules.get("pointwise")
+    return rule
+
+
+def _spread_facts(event: Event, state: TraceState) -> None:
+    """Taint and parameter views pass from inputs to outputs."""
+    inputs, outputs = event.inputs, event.outputs
+    if any(value.id in state.tainted for value in inputs):
+        state.tainted.update(value.id for value in outputs)
+    if inputs and base_name(event.name) in _VIEWS and inputs[0].id in state.origins:
+        for value in outputs:
+            state.origins.setdefault(value.id, state.origins[inputs[0].id])
+
+
+def _lock_escapes(event: Event, state: TraceState) -> None:
+    """A value that leaves for Python (``item``) takes what it indexes out of sight."""
+    for value in event.inputs:
+        domain = state.domains.get(state.index_root(value.id))
+        if domain is not None and value.id in state.tainted:
+            state.unifier.lock(domain, f"its indices leave for Python (aten.{event.name} in {event.module})")
+
+
+def _without_rule(op: Op, strict: bool) -> None:
+    if strict:
+        raise UnsupportedOpError(
+            f"no rule for aten.{op.name} in {op.event.module or 'the model'}, "
+            f"inputs {[op.shape(value) for value in op.inputs]}",
+            hint=f"add surgeon/trace/rules/{op.name.strip('_')}.py, or trace without strict",
+        )
+    op.state.unruled.setdefault(op.name, set()).add(op.event.module)
+    _lock_all(op, "an op without a rule")
+
+
+def _lock_all(op: Op, why: str) -> None:
+    for value in [*op.inputs, *op.outs]:
+        for term in op.dims(value):
+            if not (isinstance(term, Atom) and "data" in term.marks):
+                op.lock(term, why)

@@ -1,0 +1,134 @@
+"""Rules for ops that cut and join dims: slice, split, select, cat, stack, pad."""
+
+from __future__ import annotations
+
+from surgeon.trace.rule import Op, rules
+from surgeon.trace.terms import Term, concat
+from surgeon.trace.unify import Mismatch
+
+__all__: list[str] = []
+
+
+def segment(op: Op, term: Term, start: int, stop: int) -> Term:
+    """Part of a Term; a border inside an inner factor makes the part opaque and locks the whole."""
+    try:
+        return op.state.unifier.segment(term, start, stop)
+    except Mismatch as error:
+        op.lock(term, f"cut at {start}:{stop} where its parts do not divide ({error})")
+        part = op.fresh(stop - start)
+        op.lock(part, f"cut at {start}:{stop} out of a dim of {term.size} whose parts do not divide")
+        return part
+
+
+@rules.register("slice")
+def slice_(op: Op) -> None:
+    """A segment; with a step, one residue class of an inner factor, whose order matters."""
+    terms = op.dims(op.inputs[0])
+    d = op.dim(op.arg(1, "dim", 0), len(terms))
+    size, step = terms[d].size, op.arg(4, "step", 1)
+    start, stop, _ = slice(op.arg(2, "start"), op.arg(3, "end"), 1).indices(size)
+    if step == 1:
+        terms[d] = segment(op, terms[d], start, stop)
+    else:
+        terms[d] = _strided(op, terms[d], start, stop, step)
+    op.set(op.out, terms)
+    op.pass_domain(op.inputs[0], op.out)
+
+
+def _strided(op: Op, term: Term, start: int, stop: int, step: int) -> Term:
+    if start < step and stop == term.size and term.size % step == 0:
+        halves = op.state.unifier.factor(term, term.size // step)
+        if halves is not None:
+            op.lock(halves[1], f"taken apart with a step of {step}")
+            return halves[0]
+    op.lock(term, f"taken apart with a step of {step}")
+    part = op.fresh(len(range(start, stop, step)))
+    op.lock(part, f"every {step}th position of another axis")
+    return part
+
+
+@rules.register("select")
+def select(op: Op) -> None:
+    """One index is picked: the axis is a tuple of named parts, not a set."""
+    terms = op.dims(op.inputs[0])
+    d = op.dim(op.args[1], len(terms))
+    op.lock(terms[d], "its indices are picked one by one")
+    op.set(op.out, terms[:d] + terms[d + 1 :])
+    op.pass_domain(op.inputs[0], op.out)
+
+
+@rules.register("unbind")
+def unbind(op: Op) -> None:
+    """All indices, one by one."""
+    terms = op.dims(op.inputs[0])
+    d = op.dim(op.arg(1, "dim", 0), len(terms))
+    op.lock(terms[d], "its indices are picked one by one")
+    for value in op.outs:
+        op.set(value, terms[:d] + terms[d + 1 :])
+    op.pass_domain(op.inputs[0], *op.outs)
+
+
+@rules.register("split", "split_with_sizes", "chunk", "tensor_split")
+def split(op: Op) -> None:
+    """Consecutive segments."""
+    terms = op.dims(op.inputs[0])
+    d = op.dim(op.arg(2, "dim", 0), len(terms))
+    start = 0
+    for value in op.outs:
+        stop = start + op.shape(value)[d]
+        op.set(value, [*terms[:d], segment(op, terms[d], start, stop), *terms[d + 1 :]])
+        start = stop
+    op.pass_domain(op.inputs[0], *op.outs)
+
+
+@rules.register("cat", "concat")
+def cat(op: Op) -> None:
+    """Segments side by side; the other dims are common."""
+    parts = [value for value in op.inputs if op.shape(value) != [0]]
+    terms = [op.dims(value) for value in parts]
+    d = op.dim(op.arg(1, "dim", 0), len(terms[0]))
+    made = list(terms[0])
+    for other in terms[1:]:
+        for n, (mine, theirs) in enumerate(zip(made, other, strict=True)):
+            if n != d:
+                op.unify(mine, theirs)
+    made[d] = concat([part[d] for part in terms])
+    op.set(op.out, made)
+    _common_domain(op)
+
+
+@rules.register("stack")
+def stack(op: Op) -> None:
+    """A new dim, one index a tensor."""
+    terms = [op.dims(value) for value in op.inputs]
+    for other in terms[1:]:
+        for mine, theirs in zip(terms[0], other, strict=True):
+            op.unify(mine, theirs)
+    made = list(terms[0])
+    place = op.dim(op.arg(1, "dim", 0), len(made) + 1)
+    new = op.fresh(len(terms))
+    op.lock(new, "its indices are put together one by one")
+    made.insert(place, new)
+    op.set(op.out, made)
+    _common_domain(op)
+
+
+def _common_domain(op: Op) -> None:
+    domains = [domain for domain in map(op.domain, op.inputs) if domain is not None]
+    for other in domains[1:]:
+        if other.size == domains[0].size:
+            op.unify(domains[0], other)
+    if domains:
+        op.set_domain(op.out, domains[0])
+
+
+@rules.register("constant_pad_nd")
+def pad(op: Op) -> None:
+    """New positions at either end; negative padding cuts."""
+    terms, pads = op.dims(op.inputs[0]), op.args[1]
+    for back in range(len(pads) // 2):
+        d = len(terms) - 1 - back
+        low, high = pads[2 * back], pads[2 * back + 1]
+        term = segment(op, terms[d], max(0, -low), terms[d].size - max(0, -high))
+        terms[d] = concat([op.fresh(max(0, low)), term, op.fresh(max(0, high))])
+    op.set(op.out, terms)

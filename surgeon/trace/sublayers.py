@@ -1,0 +1,96 @@
+"""Which children of a Block compute each summand of its residual stream, and what they are."""
+
+from __future__ import annotations
+
+from surgeon.graph import Sublayer, SublayerRole
+from surgeon.trace.calls import Call
+from surgeon.trace.record import Event, Value
+from surgeon.trace.rule import base_name
+from surgeon.trace.state import TraceState
+
+__all__ = ["sublayers_of"]
+
+
+def sublayers_of(
+    state: TraceState,
+    call: Call,
+    source: Value,
+    additions: tuple[tuple[Event, Value, Value], ...],
+    called: set[str],
+    sizes: dict[str, int],
+) -> tuple[Sublayer, ...]:
+    """The sublayers of the Block that `call` ran, in order of execution.
+
+    A summand that is itself a sum of activations (a parallel residual) counts as several. The ops
+    behind a summand are followed back to the stream; the Block's children that ran them belong to
+    the sublayer, the norms in front included.
+    """
+    events = state.recorder.events[call.first_event : call.last_event]
+    writers: dict[int, list[Event]] = {}
+    for event in events:
+        for value in event.outputs:
+            writers.setdefault(value.id, []).append(event)
+    stream = {source.id}
+    found: dict[str, tuple[int, SublayerRole, list[str]]] = {}
+    for addition, carried, summand in additions:
+        stream.add(carried.id)
+        for leaf in _summands(summand, addition.index, writers, state):
+            behind = _behind(leaf, addition.index, writers, stream)
+            children = _children(call.path, behind, called)
+            if not children:
+                continue
+            name = max(children, key=lambda child: (sizes.get(child, 0), -children.index(child)))
+            first, role, known = found.get(name, (behind[0].index, "mlp", []))
+            role = "attn" if any(event.index in state.mixing for event in behind) else role
+            found[name] = (first, role, known + [child for child in children if child not in known])
+        stream.update(value.id for value in addition.outputs)
+    ordered = sorted(found.items(), key=lambda item: item[1][0])
+    return tuple(Sublayer(name, role, tuple(children)) for name, (_, role, children) in ordered)
+
+
+def _writer(value: Value, before: int, writers: dict[int, list[Event]]) -> Event | None:
+    """The last event before `before` that wrote `value` (in-place ops write a value again)."""
+    return next((event for event in reversed(writers.get(value.id, [])) if event.index < before), None)
+
+
+def _summands(value: Value, before: int, writers: dict[int, list[Event]], state: TraceState) -> list[Value]:
+    """`value`, or the activations that it is the plain sum of."""
+    event = _writer(value, before, writers)
+    if event is None:
+        return [value]
+    tensors = state.recorder.tensors
+    whole = [v for v in event.inputs if tensors[v.id].shape == tensors[value.id].shape]
+    if base_name(event.name) == "add" and len(whole) == 2:
+        return [leaf for v in whole for leaf in _summands(v, event.index, writers, state)]
+    return [value]
+
+
+def _behind(value: Value, before: int, writers: dict[int, list[Event]], stream: set[int]) -> list[Event]:
+    """Every event that `value` depends on, back to the stream, in order."""
+    seen: dict[int, Event] = {}
+    waiting = [(value, before)]
+    while waiting:
+        current, limit = waiting.pop()
+        if current.id in stream:
+            continue
+        event = _writer(current, limit, writers)
+        if event is None or event.index in seen:
+            continue
+        seen[event.index] = event
+        waiting.extend((v, event.index) for v in event.inputs)
+    return [seen[index] for index in sorted(seen)]
+
+
+def _children(block: str, events: list[Event], called: set[str]) -> list[str]:
+    """The outermost called modules below `block` under which `events` ran."""
+    children: dict[str, None] = {}
+    for event in events:
+        if not event.module.startswith(f"{block}."):
+            continue
+        path = block
+        for part in event.module[len(block) + 1 :].split("."):
+            path = f"{path}.{part}"
+            if path in called:
+                children[path] = None
+                break
+    return list(children)

@@ -1,0 +1,130 @@
+"""Trace a module into a Graph: record, propagate, name.
+
+No weight is read: parameters are replaced by tensors without storage for the one forward pass, so a
+module on the meta device will do, whatever its size. The module is left as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from surgeon.errors import TraceError
+from surgeon.graph import Graph, Parameter
+from surgeon.trace.assemble import assemble
+from surgeon.trace.calls import Call, module_calls
+from surgeon.trace.execution import plain_execution
+from surgeon.trace.fake import storage_less
+from surgeon.trace.inputs import data_sizes, example_inputs
+from surgeon.trace.propagate import propagate
+from surgeon.trace.record import Recorder, Value
+from surgeon.trace.recording import Recording
+from surgeon.trace.state import TraceState
+
+__all__ = ["trace_module"]
+
+
+def trace_module(module: nn.Module, inputs: Mapping[str, Any] | None = None, *, strict: bool = False) -> Graph:
+    """The Graph of `module`.
+
+    Args:
+        module: any module, with weights or on the meta device; transformers' models need no inputs.
+        inputs: keyword arguments of one forward pass, for a module that is not a language model.
+            Sizes of batch and sequence should be primes that no parameter dim has.
+        strict: make an op without a rule an error instead of a lock.
+
+    Raises:
+        TraceError: the forward pass fails, or `strict` and an op without a rule.
+    """
+    feed = dict(inputs) if inputs is not None else example_inputs(module)
+    sizes = data_sizes(feed, module)
+    with storage_less(module) as names, plain_execution(module):
+        recording = _record(module, feed, names, sizes)
+    propagate(recording.state, strict=strict)
+    return assemble(recording, module)
+
+
+def _record(
+    module: nn.Module, feed: dict[str, Any], names: dict[int, list[str]], sizes: frozenset[int]
+) -> Recording:
+    recorder = Recorder()
+    state = TraceState(recorder)
+    state.data_sizes = sizes
+    parameters, values = _parameters(module, recorder, names)
+    for value, aliases in values.items():
+        state.origins[value.id] = frozenset(aliases[:1])
+        state.dims_of(value)
+    for name, tensor in feed.items():
+        if isinstance(tensor, torch.Tensor):
+            value = recorder.value(tensor)
+            state.inputs[value.id] = name
+            state.tainted.add(value.id)
+    initial = {name: _atom_numbers(state, value) for value, aliases in values.items() for name in aliases}
+    with torch.no_grad(), module_calls(recorder, module) as calls:
+        output = _forward(module, feed, recorder)
+    outputs = {name: value for name, tensor in _named_outputs(output) if (value := recorder.known(tensor))}
+    return Recording(state, parameters, _by_name(values), initial, calls, outputs)
+
+
+def _forward(module: nn.Module, feed: dict[str, Any], recorder: Recorder) -> Any:
+    try:
+        with recorder:
+            return module(**feed)
+    except TraceError:
+        raise
+    except Exception as error:
+        where = recorder.path[-1] if recorder.path else "the model"
+        raise TraceError(
+            f"the forward pass of {type(module).__name__} failed in {where or 'the model'} after "
+            f"{len(recorder.events)} ops: {type(error).__name__}: {error}",
+            hint="run the model on the same inputs with eager attention; pass other inputs if it needs them",
+        ) from error
+
+
+def _parameters(
+    module: nn.Module, recorder: Recorder, names: dict[int, list[str]]
+) -> tuple[dict[str, Parameter], dict[Value, list[str]]]:
+    """Every named tensor of the module, and the recorded value of each storage."""
+    volatile = {
+        f"{path}.{name}" if path else name
+        for path, child in module.named_modules()
+        for name in child._non_persistent_buffers_set
+    }
+    tensors: dict[str, torch.Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    learned = set(tensors)
+    tensors |= dict(module.named_buffers(remove_duplicate=False))
+    parameters: dict[str, Parameter] = {}
+    values: dict[Value, list[str]] = {}
+    for name, tensor in tensors.items():
+        aliases = values.setdefault(recorder.value(tensor), [])
+        parameters[name] = Parameter(
+            name,
+            tuple(tensor.shape),
+            buffer=name not in learned,
+            stored=name not in volatile,
+            tied_to=aliases[0] if aliases else None,
+        )
+        aliases.append(name)
+    return parameters, values
+
+
+def _by_name(values: dict[Value, list[str]]) -> dict[str, Value]:
+    return {name: value for value, aliases in values.items() for name in aliases}
+
+
+def _atom_numbers(state: TraceState, value: Value) -> list[int]:
+    return [term.id for term in state.dims_of(value)]  # type: ignore[union-attr]  # all Atoms before any op
+
+
+def _named_outputs(output: Any) -> list[tuple[str, torch.Tensor]]:
+    """The tensors that a forward pass returned, with the field they came in."""
+    if isinstance(output, torch.Tensor):
+        return [("output", output)]
+    if isinstance(output, Mapping):
+        return [(name, tensor) for name, tensor in output.items() if isinstance(tensor, torch.Tensor)]
+    if isinstance(output, (tuple, list)):
+        return [(str(n), tensor) for n, tensor in enumerate(output) if isinstance(tensor, torch.Tensor)]
+    return []
