@@ -46,7 +46,7 @@ def test_taylor_reads_only_declared_statistics(small_llama):
     group = Group(
         Axis("x", "ffn", 40), (Site("model.layers.0.mlp.up_proj.weight", 0, Layout.plain(40), "producer"),)
     )
-    with pytest.raises(SurgeonError, match="Gradient.* was not measured"):
+    with pytest.raises(SurgeonError, match=r"Gradient.* was not measured"):
         Taylor().score(group, ModuleSource(model), Statistics())
     assert {len(Taylor(order=order).needs()) for order in ("vectorize", "param_first", "param_second")} == {1}
     assert len(Taylor(order="param_mix").needs()) == 2
