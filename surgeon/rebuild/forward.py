@@ -1,0 +1,114 @@
+"""A module called as a function of its tensors: probe tokens, another dtype, the first output.
+
+What the masked view, `verify` and the symmetry proof share. Not here: what they replace the tensors
+with, and what they compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from surgeon.errors import VerifyError
+
+__all__ = [
+    "EXACT",
+    "ROUNDED",
+    "Output",
+    "PrecisionLoss",
+    "all_tensors",
+    "call_with",
+    "first_output",
+    "probe_tokens",
+]
+
+EXACT = 1e-9
+"""Tolerance, relative to the largest output, where a float64 model stays in float64."""
+
+ROUNDED = 1e-5
+"""The same where the model itself drops to float32 inside."""
+
+
+class Output(NamedTuple):
+    """The first floating-point field of a model's output."""
+
+    name: str
+    value: Tensor
+
+
+class PrecisionLoss(TorchDispatchMode):
+    """Notes whether any float64 tensor is cast to a narrower float inside the context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    @property
+    def tolerance(self) -> float:
+        """`ROUNDED` where precision was lost, else `EXACT`."""
+        return ROUNDED if self.seen else EXACT
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.dtype in (torch.float32, torch.float16, torch.bfloat16):
+            self.seen |= any(isinstance(arg, Tensor) and arg.dtype == torch.float64 for arg in args)
+        return out
+
+
+def all_tensors(module: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Every parameter and buffer under each of its names; floats in `dtype`, ties kept as ties."""
+    named: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    named |= dict(module.named_buffers(remove_duplicate=False))
+    if dtype is None:
+        return named
+    cast: dict[int, Tensor] = {}
+    for tensor in named.values():
+        if id(tensor) not in cast:
+            cast[id(tensor)] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    return {name: cast[id(tensor)] for name, tensor in named.items()}
+
+
+def call_with(module: nn.Module, tensors: Mapping[str, Tensor], *args: object, **kwargs: object) -> object:
+    """Call `module` with `tensors` in the place of its own; names left out keep theirs."""
+    return functional_call(module, dict(tensors), args, kwargs, tie_weights=True)
+
+
+def first_output(output: object) -> Output:
+    """The first floating-point tensor of what a model returned: the logits of a language model.
+
+    Raises:
+        VerifyError: there is none.
+    """
+    fields: list[tuple[str, object]]
+    if isinstance(output, Tensor):
+        fields = [("output", output)]
+    elif isinstance(output, Mapping):
+        fields = [(str(name), value) for name, value in output.items()]
+    elif isinstance(output, tuple | list):
+        fields = [(f"output.{place}", value) for place, value in enumerate(output)]
+    else:
+        fields = []
+    for name, value in fields:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return Output(name, value)
+    raise VerifyError(f"the model returned {type(output).__name__}, which holds no floating-point tensor")
+
+
+def probe_tokens(module: nn.Module, seed: int = 0, rows: int = 3, length: int = 23) -> Tensor:
+    """Random token ids [rows, length]; the defaults are primes, which no model dim should equal.
+
+    Raises:
+        VerifyError: the module has no input embedding, so that its vocabulary is unknown.
+    """
+    find = getattr(module, "get_input_embeddings", None)
+    embedding = find() if find is not None else None
+    if not isinstance(embedding, nn.Module) or not isinstance(embedding.weight, Tensor):
+        raise VerifyError(f"{type(module).__name__} has no input embedding to draw probe tokens for")
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(embedding.weight.shape[0], (rows, length), generator=generator)
+    return ids.to(embedding.weight.device)

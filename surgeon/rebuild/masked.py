@@ -1,0 +1,159 @@
+"""The masked view: the original module acting as if a Plan were applied, without a rebuild.
+
+Removed contributions are zero, norms divide by the kept width, Blocks are skipped, assigned values are
+in place. It serves verification, and statistics and evaluation of a half-cut model. The module's own
+tensors are not changed, not even for the time of a call. Not here: the smaller module (`rebuild`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from surgeon.errors import RebuildError
+from surgeon.graph import Graph
+from surgeon.plan import Cuts, Plan, cuts_of
+from surgeon.rebuild.forward import all_tensors, call_with
+from surgeon.rebuild.kept_width import KeptWidth, Width
+
+__all__ = ["MaskedView", "masked"]
+
+
+def masked(module: nn.Module, plan: Plan, graph: Graph, dtype: torch.dtype | None = None) -> MaskedView:
+    """`module` acting as if `plan` were applied.
+
+    Args:
+        module: the traced module; it is not changed.
+        plan: what to mask.
+        graph: the module's Graph.
+        dtype: compute in this dtype instead of the weights'.
+
+    Raises:
+        RebuildError: the plan cuts something that cannot be masked, or names what the module lacks.
+    """
+    return MaskedView(module, plan, graph, dtype)
+
+
+class MaskedView(nn.Module):
+    """Call it like the module that it wraps; `module` is the place for hooks.
+
+    After a backward pass, each parameter of `module` holds the gradient with respect to the masked
+    tensor in its place: zero where something was removed, and with respect to the assigned value where
+    one was assigned.
+    """
+
+    def __init__(self, module: nn.Module, plan: Plan, graph: Graph, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.module = module
+        self.training = module.training
+        self._dtype = dtype
+        self._cuts = cuts_of(plan, graph)
+        self._values = _values(plan, graph)
+        self._dropped = plan.dropped
+        self._widths = _widths(plan, graph, self._cuts)
+        _check(module, plan, graph, self._cuts)
+
+    @property
+    def config(self) -> object:
+        """The wrapped module's config."""
+        return self.module.config
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        """What the module returns, with the plan in force."""
+        with ExitStack() as stack:
+            stack.enter_context(_skipping([self.module.get_submodule(name) for name in self._dropped]))
+            if self._widths:
+                stack.enter_context(KeptWidth(self._widths))
+            return call_with(self.module, self.tensors(), *args, **kwargs)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors in force, by name; only those that differ from the module's own."""
+        own = all_tensors(self.module)
+        done: dict[int, Tensor] = {}
+        found: dict[str, Tensor] = {}
+        for name, tensor in own.items():
+            if id(tensor) not in done:
+                done[id(tensor)] = self._in_force(name, tensor)
+            if done[id(tensor)] is not tensor:
+                found[name] = done[id(tensor)]
+        return found
+
+    def _in_force(self, name: str, tensor: Tensor) -> Tensor:
+        if self._dtype is not None and tensor.is_floating_point():
+            tensor = tensor.to(self._dtype)
+        if name in self._values:
+            # The difference is zero, and carries the gradient to the parameter.
+            tensor = self._values[name].to(tensor) + (tensor - tensor.detach())
+        for dim, kept in self._cuts.get(name, {}).items():
+            removed = np.setdiff1d(np.arange(tensor.shape[dim]), kept)
+            tensor = tensor.index_fill(dim, torch.from_numpy(removed).to(tensor.device), 0)
+        return tensor
+
+
+def _values(plan: Plan, graph: Graph) -> dict[str, Tensor]:
+    """Assigned tensors under every name that their parameter has."""
+
+    def root(name: str) -> str:
+        known = graph.parameters.get(name)
+        return name if known is None or known.tied_to is None else known.tied_to
+
+    values = {root(name): value for name, value in plan.values.items()}
+    names = set(graph.parameters) | set(plan.values)
+    found = {name: values[root(name)] for name in names if root(name) in values}
+    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+def _widths(plan: Plan, graph: Graph, cuts: Cuts) -> tuple[Width, ...]:
+    """The partly removed dimensions that some norm averages over, each once."""
+    found: dict[tuple[int, bytes], Width] = {}
+    for axis in plan.kept():
+        group = graph.group(axis)
+        for site in group.sites if group.normalised else ():
+            kept = cuts.get(site.param, {}).get(site.dim)
+            if kept is None:
+                continue
+            size = graph.parameters[site.param].shape[site.dim]
+            removed = np.setdiff1d(np.arange(size), kept)
+            width = Width(size, torch.from_numpy(kept), torch.from_numpy(removed))
+            found.setdefault((size, kept.tobytes()), width)
+    return tuple(found.values())
+
+
+def _check(module: nn.Module, plan: Plan, graph: Graph, cuts: Mapping[str, Mapping[int, object]]) -> None:
+    for axis in plan.kept():
+        if graph.group(axis).kind == "expert":
+            raise RebuildError(
+                f"the masked view cannot mask the experts of '{axis}': zero is not what their router needs",
+                hint="verify the rebuilt model against the original by its perplexity",
+            )
+    own = all_tensors(module)
+    lacking = sorted(name for name in (*cuts, *plan.values) if name not in own)
+    lacking += [name for name in plan.dropped if name not in dict(module.named_modules())]
+    if lacking:
+        raise RebuildError(
+            f"the plan names what {type(module).__name__} lacks: {', '.join(lacking)}",
+            hint="use the module that the plan was made for",
+        )
+
+
+@contextmanager
+def _skipping(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Let each block return the residual stream that it was given."""
+    handles = [block.register_forward_hook(_pass_through, with_kwargs=True) for block in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _pass_through(block: nn.Module, args: tuple, kwargs: dict, output: object) -> object:
+    first = output[0] if isinstance(output, tuple) else output
+    for given in (*args, *kwargs.values()):
+        if isinstance(given, Tensor) and isinstance(first, Tensor) and given.shape == first.shape:
+            return (given, *output[1:]) if isinstance(output, tuple) else given
+    raise RebuildError(f"{type(block).__name__} returns no tensor that is shaped like one of its inputs")

@@ -1,0 +1,149 @@
+"""The promise of every cut: the rebuilt model computes what the masked original computes.
+
+Not here: the promise of a Group (`symmetry`), and how good either model is (`surgeon.evaluate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from surgeon.errors import VerifyError
+from surgeon.graph import Graph
+from surgeon.graph.layout import Positions
+from surgeon.plan import Plan
+from surgeon.rebuild.forward import PrecisionLoss, all_tensors, call_with, first_output
+from surgeon.rebuild.masked import masked
+
+__all__ = ["Comparison", "compare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How far two models' outputs are apart; `relative` is `max_abs` over the `largest` output.
+
+    `agreement` is the share of positions where both have the same largest entry, `precision` the
+    dtype that was computed in.
+    """
+
+    max_abs: float
+    largest: float
+    relative: float
+    agreement: float
+    tolerance: float
+    tokens: int
+    precision: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the difference is within the tolerance; never where an output is not finite."""
+        return self.relative <= self.tolerance
+
+    def require(self) -> Comparison:
+        """The comparison itself.
+
+        Raises:
+            VerifyError: it is not `ok`.
+        """
+        if not self.ok:
+            raise VerifyError(
+                f"the rebuilt model differs from the masked original by {self.max_abs:.3g}, "
+                f"{self.relative:.3g} of the largest output ({self.largest:.3g}); allowed is "
+                f"{self.tolerance:.0e} in {self.precision}; {self.agreement:.1%} of the top choices agree",
+                hint="report this with the recipe: a cut that was planned as exact is not",
+            )
+        return self
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for a report."""
+        return {**asdict(self), "ok": self.ok}
+
+
+def compare(
+    original: nn.Module,
+    small: nn.Module,
+    plan: Plan,
+    graph: Graph,
+    tokens: Tensor,
+    *,
+    dtype: torch.dtype | None = torch.float64,
+    tolerance: float | None = None,
+) -> Comparison:
+    """Compare `small` with the masked view of `original` on `tokens`.
+
+    Where the plan cuts an Axis of the output or of the input ids (a vocabulary), only kept entries
+    are compared, and removed ids are replaced by kept ones.
+
+    Args:
+        original: the traced module.
+        small: the rebuilt one.
+        plan: what lies between them.
+        graph: the Graph of `original`.
+        tokens: input ids [rows, length] in the vocabulary of `original`.
+        dtype: what to compute in; None computes in the weights' own.
+        tolerance: allowed difference, relative to the largest output; None takes 1e-9 in float64,
+            1e-5 where the model drops to a narrower float inside, and in another dtype a thousand
+            times its rounding.
+
+    Raises:
+        VerifyError: a model's output cannot be compared.
+        RebuildError: the plan cannot be masked.
+    """
+    ids, small_ids = _inputs(tokens, plan, graph)
+    loss = PrecisionLoss()
+    with torch.no_grad(), loss:
+        want = first_output(masked(original, plan, graph, dtype)(input_ids=ids))
+        got = first_output(call_with(small, all_tensors(small, dtype), input_ids=small_ids))
+    wanted = want.value
+    for dim, kept in _kept(plan, graph, want.name, "output").items():
+        wanted = wanted.index_select(dim, torch.from_numpy(kept).to(wanted.device))
+    if wanted.shape != got.value.shape:
+        raise VerifyError(
+            f"'{want.name}' of the masked original is {list(wanted.shape)}, of the rebuilt model "
+            f"{list(got.value.shape)}"
+        )
+    if tolerance is None:
+        own = wanted.dtype
+        tolerance = loss.tolerance if own == torch.float64 else 1000 * torch.finfo(own).eps
+    return _measure(wanted, got.value, tolerance, ids.numel())
+
+
+def _measure(want: Tensor, got: Tensor, tolerance: float, tokens: int) -> Comparison:
+    precision = str(want.dtype).removeprefix("torch.")
+    want, got = want.to("cpu", torch.float64), got.to("cpu", torch.float64)
+    max_abs, largest = float((want - got).abs().max()), float(want.abs().max())
+    return Comparison(
+        max_abs=max_abs,
+        largest=largest,
+        relative=max_abs / largest if largest > 0 else max_abs,
+        agreement=float((want.argmax(-1) == got.argmax(-1)).double().mean()),
+        tolerance=tolerance,
+        tokens=tokens,
+        precision=precision,
+    )
+
+
+def _kept(plan: Plan, graph: Graph, name: str, direction: str) -> Mapping[int, Positions]:
+    """Kept positions of every dim of the output called `name`, or of its values under -1."""
+    found: dict[int, Positions] = {}
+    for axis, indices in plan.kept().items():
+        for port in graph.group(axis).ports:
+            if port.name == name and port.direction == direction:
+                kept = np.sort(port.layout.positions(indices).reshape(-1))
+                found[-1 if port.dim is None else port.dim] = kept
+    return found
+
+
+def _inputs(tokens: Tensor, plan: Plan, graph: Graph) -> tuple[Tensor, Tensor]:
+    """Input ids for the original, and the same ones as the small model numbers them."""
+    kept = _kept(plan, graph, "input_ids", "input").get(-1)
+    if kept is None:
+        return tokens, tokens
+    ids = tokens.cpu().numpy()
+    ids = np.where(np.isin(ids, kept), ids, kept[ids % len(kept)])
+    ranks = np.searchsorted(kept, ids)
+    return torch.from_numpy(ids).to(tokens), torch.from_numpy(ranks).to(tokens)
