@@ -28,7 +28,8 @@ def assemble(recording: Recording, module: nn.Module) -> Graph:
     terms = recording.terms()
     touched = recording.touched()
     parameters = {
-        name: replace(p, touched=name in touched or p.tied_to in touched) for name, p in recording.parameters.items()
+        name: replace(p, touched=name in touched or p.tied_to in touched)
+        for name, p in recording.parameters.items()
     }
     occurrences = find_occurrences(state, terms, parameters)
     stacks, streams = find_stacks(state, recording.calls, _sizes(parameters))

@@ -30,7 +30,9 @@ class Residual:
     additions: tuple[tuple[Event, Value, Value], ...]
 
 
-def find_stacks(state: TraceState, calls: list[Call], sizes: dict[str, int]) -> tuple[tuple[Stack, ...], list[Value]]:
+def find_stacks(
+    state: TraceState, calls: list[Call], sizes: dict[str, int]
+) -> tuple[tuple[Stack, ...], list[Value]]:
     """All Stacks, outermost Blocks only, and the streams' output values.
 
     Args:
@@ -52,7 +54,8 @@ def find_stacks(state: TraceState, calls: list[Call], sizes: dict[str, int]) -> 
     stacks = []
     for container, residuals in containers.items():
         blocks = tuple(
-            Block(r.call.path, number, _sublayers(state, r, called, sizes)) for number, r in enumerate(residuals)
+            Block(r.call.path, number, _sublayers(state, r, called, sizes))
+            for number, r in enumerate(residuals)
         )
         stacks.append(Stack(container, blocks))
     return tuple(stacks), [residual.output for residual in outer.values()]
@@ -92,8 +95,10 @@ def _residual(state: TraceState, call: Call) -> Residual | None:
         stream = [value for value in inputs if value.id in carried]
         if not stream or is_contraction(event.name):
             continue
-        others = [v for v in inputs if v.id not in carried and tensors[v.id].shape == tensors[stream[0].id].shape]
-        adds = base_name(event.name) in ("add", "sub") and tensors[stream[0].id].shape == shape
+        others = [
+            v for v in inputs if v.id not in carried and tensors[v.id].shape == tensors[stream[0].id].shape
+        ]
+        adds = base_name(event.name) in ("add", "sub") and tensors[stream[0].id].numel() == shape.numel()
         if adds and others:
             additions.append((event, stream[0], others[0]))
         carried.update(value.id for value in event.outputs)

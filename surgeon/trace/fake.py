@@ -15,8 +15,10 @@ __all__ = ["storage_less"]
 def _fake_of(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
     with torch.no_grad():
         like = tensor.detach()
-        meta = like if like.device.type == "meta" else torch.empty_strided(
-            like.shape, like.stride(), dtype=like.dtype, device="meta"
+        meta = (
+            like
+            if like.device.type == "meta"
+            else torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="meta")
         )
         return FakeTensor(mode, meta, torch.device("cpu"))
 
@@ -43,7 +45,9 @@ def storage_less(module: nn.Module) -> Iterator[dict[int, list[str]]]:
                         continue
                     originals.append((holder, name, tensor))
                     if id(tensor) not in fakes:
-                        fakes[id(tensor)] = tensor if is_buffer and _small_real(tensor) else _fake(tensor, mode)
+                        fakes[id(tensor)] = (
+                            tensor if is_buffer and _small_real(tensor) else _fake(tensor, mode)
+                        )
                     holder[name] = fakes[id(tensor)]
                     names.setdefault(id(holder[name]), []).append(f"{path}.{name}" if path else name)
         module.eval()

@@ -11,7 +11,10 @@ __all__ = ["kind_of"]
 
 
 def kind_of(
-    found: Occurrences, hidden: Collection[int], ports: Collection[int], partners: dict[str, dict[int, set[int]]]
+    found: Occurrences,
+    hidden: Collection[int],
+    ports: Collection[int],
+    partners: dict[str, dict[int, set[int]]],
 ) -> AxisKind:
     """The kind of one Axis.
 
@@ -37,7 +40,9 @@ def kind_of(
     return "ffn" if _between_streams(found, hidden, partners) else "channel"
 
 
-def _between_streams(found: Occurrences, hidden: Collection[int], partners: dict[str, dict[int, set[int]]]) -> bool:
+def _between_streams(
+    found: Occurrences, hidden: Collection[int], partners: dict[str, dict[int, set[int]]]
+) -> bool:
     """Produced from the stream and consumed into it: the middle of an MLP."""
     roles = set()
     for site in found.sites:

@@ -62,7 +62,8 @@ class Places:
 
 def _sublayer_of(block: Block, param: str) -> Sublayer | None:
     return next(
-        (part for part in block.sublayers if any(param.startswith(f"{module}.") for module in part.modules)), None
+        (part for part in block.sublayers if any(param.startswith(f"{module}.") for module in part.modules)),
+        None,
     )
 
 

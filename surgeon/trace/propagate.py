@@ -14,15 +14,48 @@ from surgeon.trace.unify import Mismatch
 __all__ = ["is_contraction", "propagate"]
 
 _VIEWS = frozenset(
-    {"t", "transpose", "permute", "unsqueeze", "squeeze", "view", "_unsafe_view", "expand", "slice", "select",
-     "split", "split_with_sizes", "chunk", "unbind", "alias", "detach", "clone", "_to_copy", "index_select",
-     "index", "flip", "reshape"}
+    {
+        "t",
+        "transpose",
+        "permute",
+        "unsqueeze",
+        "squeeze",
+        "view",
+        "_unsafe_view",
+        "expand",
+        "slice",
+        "select",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "unbind",
+        "alias",
+        "detach",
+        "clone",
+        "_to_copy",
+        "index_select",
+        "index",
+        "flip",
+        "reshape",
+    }
 )
 
 
 _CONTRACTIONS = frozenset(
-    {"mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "dot", "linear", "convolution", "_convolution", "embedding",
-     "_grouped_mm"}
+    {
+        "mm",
+        "bmm",
+        "addmm",
+        "baddbmm",
+        "addbmm",
+        "mv",
+        "dot",
+        "linear",
+        "convolution",
+        "_convolution",
+        "embedding",
+        "_grouped_mm",
+    }
 )
 
 

@@ -23,7 +23,16 @@ _CONCRETE_LIMIT = 4_000_000
 """Integer results above this many elements stay unknown; no index tensor of a short input is so large."""
 
 _DATA_SIZED = frozenset(
-    {"nonzero", "unique", "_unique2", "unique_consecutive", "masked_select", "bincount", "histc", "repeat_interleave"}
+    {
+        "nonzero",
+        "unique",
+        "_unique2",
+        "unique_consecutive",
+        "masked_select",
+        "bincount",
+        "histc",
+        "repeat_interleave",
+    }
 )
 _INDEXING = frozenset({"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"})
 
@@ -148,13 +157,19 @@ def _runnable(name: str, args: Any) -> Any:
     """Arguments that FakeTensor can run: its data-sized ops and boolean masks get real integers."""
     if name in _DATA_SIZED and _any_fake(args):
         return tuple(
-            synthetic_values(name, arg, None) if isinstance(arg, FakeTensor) and arg.dtype in INTEGRAL else arg
+            synthetic_values(name, arg, None)
+            if isinstance(arg, FakeTensor) and arg.dtype in INTEGRAL
+            else arg
             for arg in args
         )
     if name in _INDEXING and len(args) > 1 and isinstance(args[1], (list, tuple)) and _any_fake(args):
         index: list[Any] = []
         for item in args[1]:
-            mask = isinstance(item, torch.Tensor) and not isinstance(item, FakeTensor) and item.dtype == torch.bool
+            mask = (
+                isinstance(item, torch.Tensor)
+                and not isinstance(item, FakeTensor)
+                and item.dtype == torch.bool
+            )
             index.extend(item.nonzero(as_tuple=True) if mask else (item,))
         return (args[0], index, *args[2:])
     return args

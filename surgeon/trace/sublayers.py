@@ -34,13 +34,14 @@ def sublayers_of(
     found: dict[str, tuple[int, SublayerRole, list[str]]] = {}
     for addition, carried, summand in additions:
         stream.add(carried.id)
-        for leaf in _summands(summand, addition.index, writers, state):
-            behind = _behind(leaf, addition.index, writers, stream)
+        for leaf, before in _summands(summand, addition.index, writers, state):
+            behind = _behind(leaf, before, writers, stream)
             children = _children(call.path, behind, called)
             if not children:
                 continue
             name = max(children, key=lambda child: (sizes.get(child, 0), -children.index(child)))
-            first, role, known = found.get(name, (behind[0].index, "mlp", []))
+            start = next((event.index for event in behind if f"{event.module}.".startswith(f"{name}.")), 0)
+            first, role, known = found.get(name, (start, "mlp", []))
             role = "attn" if any(event.index in state.mixing for event in behind) else role
             found[name] = (first, role, known + [child for child in children if child not in known])
         stream.update(value.id for value in addition.outputs)
@@ -53,16 +54,18 @@ def _writer(value: Value, before: int, writers: dict[int, list[Event]]) -> Event
     return next((event for event in reversed(writers.get(value.id, [])) if event.index < before), None)
 
 
-def _summands(value: Value, before: int, writers: dict[int, list[Event]], state: TraceState) -> list[Value]:
-    """`value`, or the activations that it is the plain sum of."""
+def _summands(
+    value: Value, before: int, writers: dict[int, list[Event]], state: TraceState
+) -> list[tuple[Value, int]]:
+    """`value`, or the activations that it is the plain sum of; each with the event that reads it."""
     event = _writer(value, before, writers)
     if event is None:
-        return [value]
+        return [(value, before)]
     tensors = state.recorder.tensors
     whole = [v for v in event.inputs if tensors[v.id].shape == tensors[value.id].shape]
     if base_name(event.name) == "add" and len(whole) == 2:
         return [leaf for v in whole for leaf in _summands(v, event.index, writers, state)]
-    return [value]
+    return [(value, before)]
 
 
 def _behind(value: Value, before: int, writers: dict[int, list[Event]], stream: set[int]) -> list[Event]:

@@ -27,7 +27,9 @@ from surgeon.trace.state import TraceState
 __all__ = ["trace_module"]
 
 
-def trace_module(module: nn.Module, inputs: Mapping[str, Any] | None = None, *, strict: bool = False) -> Graph:
+def trace_module(
+    module: nn.Module, inputs: Mapping[str, Any] | None = None, *, strict: bool = False
+) -> Graph:
     """The Graph of `module`.
 
     Args:

@@ -103,7 +103,9 @@ class Unifier:
         for a, b in pairs:
             self.unify(a, b)
 
-    def _walk_factors(self, left: Product, right: Product, *, from_outer: bool) -> list[tuple[Term, Term]] | None:
+    def _walk_factors(
+        self, left: Product, right: Product, *, from_outer: bool
+    ) -> list[tuple[Term, Term]] | None:
         xs, ys = list(left.parts), list(right.parts)
         end = 0 if from_outer else -1
         pairs: list[tuple[Term, Term]] = []

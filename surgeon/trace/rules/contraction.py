@@ -107,9 +107,14 @@ def linear(op: Op) -> None:
     op.set(op.out, terms)
 
 
-@rules.register("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math",
-                "_scaled_dot_product_efficient_attention", "_scaled_dot_product_flash_attention",
-                "_scaled_dot_product_fused_attention_overrideable", "scaled_dot_product_attention")
+@rules.register(
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_attention_math",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+    "scaled_dot_product_attention",
+)
 def attention(op: Op) -> None:
     """q [b, h, s, d], k [b, h, t, d], v [b, h, t, e] → [b, h, s, e]."""
     q, k, v = (op.dims(value) for value in op.inputs[:3])

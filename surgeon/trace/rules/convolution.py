@@ -28,7 +28,9 @@ def convolution(op: Op) -> None:
     for term in w[2:]:
         op.lock(term, "kernel positions of a convolution")
     sizes = op.shape(op.out)
-    spatial = [t if t.size == size else op.state.new_atom(size) for t, size in zip(x[2:], sizes[2:], strict=True)]
+    spatial = [
+        t if t.size == size else op.state.new_atom(size) for t, size in zip(x[2:], sizes[2:], strict=True)
+    ]
     op.set(op.out, [x[0], w_out, *spatial])
 
 

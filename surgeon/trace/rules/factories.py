@@ -7,8 +7,21 @@ from surgeon.trace.rule import Op, rules
 __all__: list[str] = []
 
 
-@rules.register("zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_empty", "new_full", "empty_strided",
-                "rand", "randn", "scalar_tensor", "new_empty_strided")
+@rules.register(
+    "zeros",
+    "ones",
+    "empty",
+    "full",
+    "new_zeros",
+    "new_ones",
+    "new_empty",
+    "new_full",
+    "empty_strided",
+    "rand",
+    "randn",
+    "scalar_tensor",
+    "new_empty_strided",
+)
 def uniform(op: Op) -> None:
     """Every position alike: fresh Atoms."""
     op.dims(op.out)

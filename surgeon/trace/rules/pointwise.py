@@ -10,8 +10,21 @@ from surgeon.trace.terms import Term
 __all__ = ["broadcast"]
 
 _KEEPS_INDEX = frozenset(
-    {"clone", "contiguous", "detach", "alias", "_to_copy", "clamp", "clamp_min", "clamp_max", "copy", "where",
-     "masked_fill", "lift_fresh", "fill"}
+    {
+        "clone",
+        "contiguous",
+        "detach",
+        "alias",
+        "_to_copy",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "copy",
+        "where",
+        "masked_fill",
+        "lift_fresh",
+        "fill",
+    }
 )
 _SHIFTS_INDEX = frozenset({"add", "sub", "mul", "floor_divide", "remainder", "rsub", "div"})
 _INDEX_DTYPES = ("int64", "int32")
@@ -27,10 +40,37 @@ def broadcast(op: Op, terms: list[Term], value: Value, role: Role | None = None)
                 op.note_role(value, theirs, role)
 
 
-@rules.register("pointwise", "masked_fill", "clone", "contiguous", "detach", "alias", "_to_copy", "lift_fresh", "lift",
-                "copy", "fill", "zero", "where", "clamp", "native_dropout", "bernoulli", "uniform", "normal",
-                "exponential", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like",
-                "log_sigmoid_forward", "polar", "_conj", "isin")
+@rules.register(
+    "pointwise",
+    "masked_fill",
+    "clone",
+    "contiguous",
+    "detach",
+    "alias",
+    "_to_copy",
+    "lift_fresh",
+    "lift",
+    "copy",
+    "fill",
+    "zero",
+    "where",
+    "clamp",
+    "native_dropout",
+    "bernoulli",
+    "uniform",
+    "normal",
+    "exponential",
+    "zeros_like",
+    "ones_like",
+    "empty_like",
+    "full_like",
+    "rand_like",
+    "randn_like",
+    "log_sigmoid_forward",
+    "polar",
+    "_conj",
+    "isin",
+)
 def pointwise(op: Op) -> None:
     """Also the default for every op that torch tags ``pointwise``."""
     out = op.out
@@ -56,7 +96,9 @@ def _from_inputs(op: Op, sizes: list[int]) -> list[Term]:
         for back, term in enumerate(reversed(op.dims(value)), start=1):
             if back <= len(sizes) and terms[-back] is None and term.size == sizes[-back] and term.size != 1:
                 terms[-back] = term
-    return [term if term is not None else op.state.new_atom(size) for term, size in zip(terms, sizes, strict=True)]
+    return [
+        term if term is not None else op.state.new_atom(size) for term, size in zip(terms, sizes, strict=True)
+    ]
 
 
 def _pass_indices(op: Op) -> None:

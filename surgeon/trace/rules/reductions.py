@@ -13,8 +13,29 @@ _DIVIDES = frozenset({"mean", "var", "std", "var_mean", "std_mean"})
 _RANKS = frozenset({"argmax", "argmin"})
 
 
-@rules.register("sum", "mean", "amax", "amin", "argmax", "argmin", "all", "any", "max", "min", "logsumexp", "var",
-                "std", "var_mean", "std_mean", "linalg_vector_norm", "norm", "prod", "nansum", "median", "aminmax")
+@rules.register(
+    "sum",
+    "mean",
+    "amax",
+    "amin",
+    "argmax",
+    "argmin",
+    "all",
+    "any",
+    "max",
+    "min",
+    "logsumexp",
+    "var",
+    "std",
+    "var_mean",
+    "std_mean",
+    "linalg_vector_norm",
+    "norm",
+    "prod",
+    "nansum",
+    "median",
+    "aminmax",
+)
 def reduce(op: Op) -> None:
     """The reduced dims go, or stay with size one; an arg-extremum indexes what it reduced."""
     place = 2 if op.name in ("linalg_vector_norm", "norm") else 1
@@ -31,9 +52,11 @@ def reduce(op: Op) -> None:
     if op.name in _DIVIDES:
         for n in reduced:
             op.mark(terms[n], "normalised")
-    made = [op.fresh(1) if n in reduced else term for n, term in enumerate(terms)] if keeps else [
-        term for n, term in enumerate(terms) if n not in reduced
-    ]
+    made = (
+        [op.fresh(1) if n in reduced else term for n, term in enumerate(terms)]
+        if keeps
+        else [term for n, term in enumerate(terms) if n not in reduced]
+    )
     for value in op.outs:
         op.set(value, list(made))
     if (op.name in _RANKS or (op.name in ("max", "min") and len(op.outs) == 2)) and len(reduced) == 1:
@@ -65,4 +88,3 @@ def triangle(op: Op) -> None:
         if not is_data(term):
             op.lock(term, "rows and columns are compared by place")
     op.set(op.out, terms)
-
