@@ -1,5 +1,9 @@
 """From (module or shards, Plan) to a smaller model; the masked view; config by probing."""
 
+from surgeon.rebuild.apply import apply_plan, config_of
+from surgeon.rebuild.config_limits import ConfigLimits
+from surgeon.rebuild.config_probe import ConfigSpace, Field, probe
+from surgeon.rebuild.config_solve import Solution, solve
 from surgeon.rebuild.forward import probe_tokens
 from surgeon.rebuild.masked import MaskedView, masked
 from surgeon.rebuild.rebuild import rebuild, renamed
@@ -10,18 +14,26 @@ from surgeon.rebuild.verify import Comparison, compare
 
 __all__ = [
     "Comparison",
+    "ConfigLimits",
+    "ConfigSpace",
+    "Field",
     "MaskedView",
     "ModuleSource",
     "Proof",
+    "Solution",
     "TensorSource",
+    "apply_plan",
     "architecture",
     "compare",
+    "config_of",
     "load_into",
     "masked",
+    "probe",
     "probe_tokens",
     "prove",
     "randomised",
     "rebuild",
     "renamed",
     "skeleton",
+    "solve",
 ]

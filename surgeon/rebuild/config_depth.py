@@ -1,0 +1,166 @@
+"""Which config field counts the blocks of a Stack, and the shallowest config that shows every block.
+
+Blocks of the same shapes teach nothing new, so widths are probed on a copy that is only as deep as
+it takes to see each sort of block once: an 80-layer model is probed at the cost of one layer. Both are
+measured: a field counts blocks when one less takes away exactly the last block's tensors. Not here:
+widths (`config_probe`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig
+
+from surgeon.errors import RebuildError
+from surgeon.graph import Graph, Stack
+from surgeon.rebuild.config_tree import Path, leaves, lists_beside, resize_depth, vary
+from surgeon.rebuild.signature import Signature, measure
+
+__all__ = ["Depth", "Shallow", "find_depths", "shallow_copy"]
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The field that counts the blocks of one Stack.
+
+    Attributes:
+        path: where the field lies.
+        container: the Stack's container.
+        blocks: how many blocks it counts.
+        lists: fields beside it with one entry per block.
+    """
+
+    path: Path
+    container: str
+    blocks: int
+    lists: tuple[Path, ...] = ()
+
+    def resize(self, config: PreTrainedConfig, keep: Sequence[int]) -> PreTrainedConfig:
+        """A new config with only the blocks `keep`; a RebuildError where its validators refuse."""
+        return resize_depth(config, self.path, keep, self.lists)
+
+
+@dataclass(frozen=True)
+class Shallow:
+    """A config with a few first blocks, and which of them stands for each block of the whole.
+
+    Attributes:
+        config: the shallow config.
+        base: Signature of what it builds.
+        stands_for: module path of every block: that of the shown block with the same shapes.
+    """
+
+    config: PreTrainedConfig
+    base: Signature
+    stands_for: Mapping[str, str]
+
+    def shown(self, name: str) -> str:
+        """The name, in the shallow model, of the tensor that stands for the tensor `name`."""
+        steps = name.split(".")
+        for place in range(len(steps), 0, -1):
+            block = ".".join(steps[:place])
+            if block in self.stands_for:
+                return ".".join([self.stands_for[block], *steps[place:]])
+        return name
+
+
+def find_depths(config: PreTrainedConfig, graph: Graph) -> tuple[Depth, ...]:
+    """For every Stack the field that counts its blocks; a Stack that no field counts is left out."""
+    whole = measure(config)
+    numbers = {path: value for path, value in leaves(config).items() if type(value) is int}
+    found: list[Depth] = []
+    for stack in graph.stacks:
+        for path, value in numbers.items():
+            if value == len(stack):
+                depth = Depth(path, stack.container, value, lists_beside(config, path))
+                if _counts(depth, config, stack, whole):
+                    found.append(_only_lists_per_block(depth, config, stack, whole))
+                    break
+    return tuple(found)
+
+
+def shallow_copy(config: PreTrainedConfig, graph: Graph, depths: Sequence[Depth]) -> Shallow:
+    """The config with as few blocks as show every sort of block; the whole config where that fails.
+
+    It fails where entries of a list give each block its own widths, or where the shallow model's
+    blocks have other shapes than the same blocks of the whole one.
+    """
+    stands_for: dict[str, str] = {}
+    small = config
+    try:
+        for depth in depths:
+            stack = next(s for s in graph.stacks if s.container == depth.container)
+            sorts = _sorts(graph, stack)
+            shown = len(set(sorts.values()))
+            last = max([b.index for b in stack.blocks if b.name in sorts.values()], default=shown)
+            small = depth.resize(small, range(last + 1))
+            stands_for |= sorts
+        base = measure(small)
+        if all(base.shapes[name] == graph.parameters[name].shape for name in base.shapes):
+            return Shallow(small, base, stands_for)
+    except (RebuildError, KeyError):
+        pass
+    return Shallow(config, measure(config), {})
+
+
+def _sorts(graph: Graph, stack: Stack) -> dict[str, str]:
+    """For every block the first one whose tensors have the same relative names and shapes."""
+    firsts: dict[frozenset, str] = {}
+    sorts: dict[str, str] = {}
+    for block in stack.blocks:
+        head = f"{block.name}."
+        shapes = frozenset(
+            (name.removeprefix(head), p.shape)
+            for name, p in graph.parameters.items()
+            if name.startswith(head)
+        )
+        sorts[block.name] = firsts.setdefault(shapes, block.name)
+    return sorts
+
+
+def _counts(depth: Depth, config: PreTrainedConfig, stack: Stack, whole: Signature) -> bool:
+    """Whether one block less takes away exactly the last block, or one more adds exactly a next one."""
+    kept = range(depth.blocks - 1) if depth.blocks > 1 else (0, 0)
+    last = stack.blocks[-1].name if depth.blocks > 1 else _next_block(stack)
+    try:
+        other = measure(depth.resize(config, kept))
+    except RebuildError:
+        return False
+    moved = set(whole.shapes) ^ set(other.shapes)
+    return bool(moved) and all(name.startswith(f"{last}.") for name in moved)
+
+
+def _next_block(stack: Stack) -> str:
+    return f"{stack.container}.{len(stack)}"
+
+
+def _only_lists_per_block(depth: Depth, config: PreTrainedConfig, stack: Stack, whole: Signature) -> Depth:
+    """The Depth without lists that have as many entries as there are blocks only by chance."""
+    kept = range(depth.blocks - 1) if depth.blocks > 1 else (0, 0)
+    lists: list[Path] = []
+    for path in depth.lists:
+        others = tuple(p for p in depth.lists if p != path)
+        try:
+            measure(resize_depth(config, depth.path, kept, others))
+        except RebuildError:
+            lists.append(path)
+            continue
+        if _reaches_block(path, config, stack, whole):
+            lists.append(path)
+    return Depth(depth.path, depth.container, depth.blocks, tuple(lists))
+
+
+def _reaches_block(path: Path, config: PreTrainedConfig, stack: Stack, whole: Signature) -> bool:
+    """Whether another value in the list's last entry changes anything in the last block."""
+    entries = {place[-1]: value for place, value in leaves(config).items() if place[:-1] == path}
+    last = entries[len(stack) - 1]
+    for value in {v for v in entries.values() if v != last} | ({last * 2} if type(last) is int else set()):
+        try:
+            other = measure(vary(config, {(*path, len(stack) - 1): value}))
+        except RebuildError:
+            continue
+        if other != whole:
+            return True
+    return False

@@ -1,0 +1,93 @@
+"""ConfigLimits: which kept counts one model's config can express, measured before anything is allocated.
+
+The answers come from `config_solve` on the shallow model: a count works where a config is found that
+builds its shapes. Not here: layouts that are not limited (`surgeon.plan.limits.Unlimited`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from surgeon.errors import InfeasibleError
+from surgeon.graph import Graph
+from surgeon.plan import Keep, Plan
+from surgeon.plan.limits import Refusal
+from surgeon.rebuild.config_probe import ConfigSpace
+from surgeon.rebuild.config_solve import find_changes
+from surgeon.rebuild.config_target import aim
+
+__all__ = ["ConfigLimits"]
+
+SEARCHED = 64
+"""How many counts on either side are tried for the nearest that works."""
+
+
+class ConfigLimits:
+    """The limits of the config that `space` was measured on; implements `surgeon.plan.limits.Limits`."""
+
+    def __init__(self, space: ConfigSpace, graph: Graph) -> None:
+        self._space = space
+        self._graph = graph
+        self._reasons: dict[frozenset[tuple[str, int]], str | None] = {}
+
+    def tied(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """Axes of one kind and size whose sizes are moved by the same fields share one count."""
+        sets: dict[tuple, list[str]] = {}
+        for name in names:
+            group = self._graph.group(name)
+            dims = {(self._space.shallow.shown(site.param), site.dim) for site in group.sites}
+            held = frozenset(f.path for f in self._space.movers(dims))
+            sets.setdefault((group.kind, group.size, held), []).append(name)
+        return tuple(tuple(found) for found in sets.values())
+
+    def refuse(self, sizes: Mapping[str, int]) -> Refusal | None:
+        """None where a config builds these sizes, else the reason and the nearest counts.
+
+        The nearest counts are those of the first tied set of cut Axes for which any other count works,
+        the other Axes as given; Axes tied to a named one that are not named themselves keep their size.
+        """
+        reason = self._reason(sizes)
+        if reason is None:
+            return None
+        cut = [name for name, count in sizes.items() if count != self._graph.group(name).size]
+        for names in self.tied(cut):
+            others = {name: count for name, count in sizes.items() if name not in names}
+            near = tuple(c for c in self.nearest(names, sizes[names[0]], others) if c != sizes[names[0]])
+            if near:
+                return Refusal(reason, near)
+        return Refusal(reason)
+
+    def nearest(self, names: Sequence[str], count: int, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Nearest counts for `names` at or below and at or above `count`, given the other `sizes`."""
+        size = self._graph.group(names[0]).size
+        found: list[int] = []
+        for candidates in (_outward(count, 0, size), _outward(count, size + 1, size)):
+            works = (c for c in candidates if self._reason({**sizes, **dict.fromkeys(names, c)}) is None)
+            found += [c for c in (next(works, None),) if c is not None and c not in found]
+        return tuple(found)
+
+    def _reason(self, sizes: Mapping[str, int]) -> str | None:
+        """Why no config builds these sizes, or None where one does."""
+        key = frozenset((n, count) for n, count in sizes.items() if count != self._graph.group(n).size)
+        if key not in self._reasons:
+            self._reasons[key] = self._solve(dict(key))
+        return self._reasons[key]
+
+    def _solve(self, sizes: Mapping[str, int]) -> str | None:
+        keeps = tuple(Keep(name, tuple(range(count)), 0) for name, count in sizes.items())
+        try:
+            find_changes(
+                self._space, aim(Plan(self._graph.model_type, keeps), self._graph, self._space.shallow)
+            )
+        except InfeasibleError as error:
+            return error.message
+        return None
+
+
+def _outward(count: int, end: int, size: int) -> Iterator[int]:
+    """Counts from `count` toward `end` (left out): the first ones, then round ones of the Axis' size."""
+    step = 1 if end > count else -1
+    near = range(count, end, step)[:SEARCHED]
+    yield from near
+    parts = [c for c in range(1, size + 1) if size % c == 0 or (c * SEARCHED) % size == 0]
+    yield from sorted((c for c in parts if (c - count) * step >= SEARCHED), reverse=step < 0)

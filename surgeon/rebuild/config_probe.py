@@ -1,0 +1,219 @@
+"""What each config field moves, measured: change it, build on meta, compare.
+
+No table of field names: a field holds a width when another value changes dims of tensors. Numbers and
+lists of numbers are probed, and fields that are None, whose standing value is inferred (None may mean
+four times another field). Flags are probed for the tensors that they add or remove. Not here: finding
+values for planned shapes (`config_solve`), counting blocks (`config_depth`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from transformers import PreTrainedConfig
+
+from surgeon.errors import RebuildError
+from surgeon.graph import Graph
+from surgeon.rebuild.config_depth import Depth, Shallow, find_depths, shallow_copy
+from surgeon.rebuild.config_tree import Path, leaves, path_text, vary
+from surgeon.rebuild.signature import Number, Signature, measure
+
+__all__ = ["ConfigSpace", "Dim", "Field", "probe"]
+
+Dim = tuple[str, int]
+"""A parameter and one of its dims."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One config field and what follows it.
+
+    Attributes:
+        path: where it lies.
+        value: its value now.
+        stands_for: the number that it acts as; for a None the default that the model derives, or
+            None where that cannot be told.
+        dims: tensor dims whose size changes with it.
+        tensors: tensors that come or go with it.
+        numbers: plain numbers of modules that change with it.
+    """
+
+    path: Path
+    value: object
+    stands_for: int | float | None
+    dims: frozenset[Dim]
+    tensors: frozenset[str]
+    numbers: frozenset[Number]
+
+    @property
+    def name(self) -> str:
+        """The field as a person writes it."""
+        return path_text(self.path)
+
+    @property
+    def implicit(self) -> bool:
+        """Whether the value is derived from other fields as long as nobody sets it."""
+        return self.value is None
+
+
+@dataclass(frozen=True, eq=False)
+class ConfigSpace:
+    """A config, its fields, and what they move. `measure` answers for changed fields, cached.
+
+    Attributes:
+        config: the whole config.
+        shallow: the copy on which widths are measured.
+        fields: those that move something.
+        depths: the fields that count blocks.
+    """
+
+    config: PreTrainedConfig
+    shallow: Shallow
+    fields: tuple[Field, ...]
+    depths: tuple[Depth, ...]
+    _measured: dict[frozenset, Signature | RebuildError] = field(default_factory=dict, repr=False)
+
+    def measure(self, changes: Mapping[Path, object]) -> Signature:
+        """Signature of the shallow model with these fields changed.
+
+        Raises:
+            RebuildError: config or model refuse the values.
+        """
+        key = frozenset(changes.items())
+        if key not in self._measured:
+            self._measured[key] = _measure_or_error(self.shallow.config, changes)
+        found = self._measured[key]
+        if isinstance(found, RebuildError):
+            raise found
+        return found
+
+    def configured(self, changes: Mapping[Path, object]) -> PreTrainedConfig:
+        """The shallow config with these fields changed; a RebuildError where it refuses them."""
+        return vary(self.shallow.config, changes)
+
+    def movers(self, dims: Iterable[Dim]) -> tuple[Field, ...]:
+        """Fields that move any of these dims of the shallow model."""
+        wanted = frozenset(dims)
+        return tuple(f for f in self.fields if f.dims & wanted)
+
+
+def probe(config: PreTrainedConfig, graph: Graph) -> ConfigSpace:
+    """Measure what every field of `config` moves in the model that `graph` was traced from.
+
+    Raises:
+        RebuildError: the config does not build the traced model, all differing tensors listed.
+    """
+    _check_same_model(config, graph)
+    depths = find_depths(config, graph)
+    shallow = shallow_copy(config, graph, depths)
+    fields = _probe_fields(shallow, depths)
+    if shallow.stands_for and any(isinstance(f.path[-1], int) and f.dims for f in fields):
+        shallow = Shallow(config, measure(config), {})  # a list gives each block its own widths
+        fields = _probe_fields(shallow, depths)
+    return ConfigSpace(config, shallow, fields, depths)
+
+
+def _check_same_model(config: PreTrainedConfig, graph: Graph) -> None:
+    built = measure(vary(config, {})).shapes
+    traced = {name: p.shape for name, p in graph.parameters.items()}
+    faults = [
+        f"  {name}: traced {traced.get(name, 'absent')}, config builds {built.get(name, 'absent')}"
+        for name in sorted(traced.keys() | built.keys())
+        if traced.get(name) != built.get(name)
+    ]
+    if faults:
+        raise RebuildError(
+            "the config does not build the traced model:\n" + "\n".join(faults),
+            hint="trace the model from the same config.json that is probed",
+        )
+
+
+def _probe_fields(shallow: Shallow, depths: tuple[Depth, ...]) -> tuple[Field, ...]:
+    counting = {depth.path for depth in depths}
+    values = {path: v for path, v in leaves(shallow.config).items() if path not in counting}
+    known = [f for path, value in values.items() if (f := _probe_value(shallow, path, value)) is not None]
+    widths = sorted({int(f.value) for f in known if f.dims and type(f.value) is int and f.value > 0})
+    for path, value in values.items():
+        if value is None and (f := _probe_none(shallow, path, widths)) is not None:
+            known.append(f)
+    return tuple(known)
+
+
+def _probe_value(shallow: Shallow, path: Path, value: object) -> Field | None:
+    """The Field at `path`, or None where no other value is accepted or none moves anything."""
+    if isinstance(value, bool):
+        tries, number = (not value,), None
+    elif isinstance(value, int | float):
+        tries, number = tuple(_other_numbers(value)), value
+    else:
+        return None
+    for other in tries:
+        signature = _measure_or_error(shallow.config, {path: other})
+        if isinstance(signature, Signature):
+            return _field(shallow.base, signature, path, value, number)
+    return None
+
+
+def _other_numbers(value: int | float) -> Iterator[int | float]:
+    """Numbers to try in the place of `value`, those most likely accepted first."""
+    if isinstance(value, float):
+        yield from (value / 2, value * 2)
+    elif value > 0:
+        yield from (v for v in (value * 2, value // 2, value + 1, value - 1) if v not in (0, value))
+    else:
+        yield value + 1
+
+
+def _probe_none(shallow: Shallow, path: Path, widths: list[int]) -> Field | None:
+    """The Field of a None: a number in its place moves something, unless it is what None stands for."""
+    for number in widths:
+        signature = _measure_or_error(shallow.config, {path: number})
+        if not isinstance(signature, Signature):
+            continue
+        found = _field(shallow.base, signature, path, None, None)
+        if found is not None:
+            default = _default(shallow, found, number, signature)
+            return Field(path, None, default, found.dims, found.tensors, found.numbers)
+    return None
+
+
+def _default(shallow: Shallow, found: Field, number: int, signature: Signature) -> int | float | None:
+    """The number that builds the same model as None does, inferred from how `number` moved it."""
+    ratios = [Fraction(shallow.base.shapes[n][d], signature.shapes[n][d]) for n, d in sorted(found.dims)]
+    guesses = [number * ratio for ratio in ratios]
+    guesses = [int(g) for g in dict.fromkeys(guesses) if g.denominator == 1]
+    guesses += [shallow.base.numbers[key] for key in sorted(found.numbers) if key in shallow.base.numbers]
+    for guess in dict.fromkeys(guesses):
+        if _measure_or_error(shallow.config, {found.path: guess}) == shallow.base:
+            return guess
+    return None
+
+
+def _field(
+    base: Signature, other: Signature, path: Path, value: object, number: int | float | None
+) -> Field | None:
+    dims: set[Dim] = set()
+    tensors = set(base.shapes) ^ set(other.shapes)
+    for name in set(base.shapes) & set(other.shapes):
+        before, after = base.shapes[name], other.shapes[name]
+        if len(before) != len(after):
+            tensors.add(name)
+        else:
+            dims |= {(name, dim) for dim, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
+    keys = base.numbers.keys() | other.numbers.keys()
+    numbers = {key for key in keys if base.numbers.get(key) != other.numbers.get(key)}
+    tensors |= {
+        name for name in base.ties.keys() | other.ties.keys() if base.ties.get(name) != other.ties.get(name)
+    }
+    if not (dims or tensors or numbers):
+        return None
+    return Field(path, value, number, frozenset(dims), frozenset(tensors), frozenset(numbers))
+
+
+def _measure_or_error(config: PreTrainedConfig, changes: Mapping[Path, object]) -> Signature | RebuildError:
+    try:
+        return measure(vary(config, changes))
+    except RebuildError as error:
+        return error

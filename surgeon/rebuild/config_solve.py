@@ -1,0 +1,176 @@
+"""From planned shapes to a config that builds them, with a ledger of what changed, or a refusal.
+
+The values are searched on the shallow model (`config_search`), judged (`config_judge`), then put into
+the whole config together with its new depth, which is built on meta and compared tensor by tensor.
+Not here: which counts a planner may ask for (`config_limits`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from pydantic import JsonValue, TypeAdapter
+from transformers import PreTrainedConfig
+
+from surgeon.errors import InfeasibleError, RebuildError
+from surgeon.graph import Graph
+from surgeon.plan import Plan
+from surgeon.plan.report import LedgerRow
+from surgeon.rebuild.config_judge import changed_constants, changed_numbers, odd_fields, odd_numbers
+from surgeon.rebuild.config_probe import ConfigSpace, Field
+from surgeon.rebuild.config_search import Changes, Search
+from surgeon.rebuild.config_target import Target, aim, planned_shapes
+from surgeon.rebuild.config_tree import entry, leaves, path_text, vary
+from surgeon.rebuild.rebuild import renamed
+from surgeon.rebuild.signature import measure
+
+__all__ = ["Solution", "find_changes", "solve"]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The config of the smaller model, and every field that differs from the original's."""
+
+    config: PreTrainedConfig
+    ledger: tuple[LedgerRow, ...]
+
+
+def solve(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
+    """The config that builds exactly what `plan` leaves of the model that `graph` was traced from.
+
+    Raises:
+        InfeasibleError: no config does; the reason, and the numbers.
+    """
+    target = aim(plan, graph, space.shallow)
+    changes = find_changes(space, target)
+    try:
+        config = vary(space.config, changes)
+        for depth in space.depths:
+            kept = _kept_blocks(depth.container, plan, graph)
+            config = config if len(kept) == depth.blocks else depth.resize(config, kept)
+        _check_whole(space.config, config, plan, graph)
+    except RebuildError as error:
+        raise InfeasibleError(f"the planned model's config is refused: {error.message}") from error
+    return Solution(config, _ledger(space, target, changes, config))
+
+
+def find_changes(space: ConfigSpace, target: Target) -> Changes:
+    """Fields of the shallow config, with the values that give the target's shapes and nothing else.
+
+    Raises:
+        InfeasibleError: there are none; the reason is the closest that was met.
+    """
+    search = Search(space, target)
+    if not search.moved:
+        return {}
+    fields = tuple(itertools.chain.from_iterable(search.clusters))
+    best: tuple[int, Changes] | None = None
+    broken: tuple[str, ...] = ()
+    for changes in search.fitting():
+        faults = changed_constants(space, target, changes)
+        if faults:
+            broken = broken or faults
+            continue
+        oddities = odd_numbers(fields, target, space.shallow.base, space.measure(changes))
+        score = len(odd_fields(fields, target, changes)) + len(oddities)
+        if best is None or score < best[0]:
+            best = (score, changes)
+        if score == 0:
+            break
+    if best is None:
+        raise _refusal(search, broken)
+    return best[1]
+
+
+def _refusal(search: Search, broken: tuple[str, ...]) -> InfeasibleError:
+    """Why no config does, from what the search met: validators first, then constants, then shapes."""
+    cut = ", ".join(dict.fromkeys(str(width) for width in search.target.cut))
+    fields = tuple(itertools.chain.from_iterable(search.clusters))
+    meant = [(c, why) for c, why in search.refused if not odd_fields(fields, search.target, c)]
+    unheld = sorted(search.moved - {dim for f in search.space.fields for dim in f.dims})
+    if unheld:
+        name, dim = unheld[0]
+        reason = f"no field of the config changes {name} dim {dim} ({len(unheld)} such dims)"
+    elif broken:
+        reason = f"a constant that the model computes from its config would change: {_some(broken)}"
+    elif meant:
+        changes, why = max(meant, key=lambda pair: len(pair[0]))
+        reason = f"{why} (tried {_assignments(changes) or 'no change'})"
+    else:
+        faults, changes = search.closest or ((), {})
+        reason = f"closest is {_assignments(changes) or 'no change'}, where {_some(faults)}"
+    return InfeasibleError(
+        f"the config cannot express {cut}: {reason}",
+        hint="another count, a cut of the axes that the config ties to these, or export.layout: per_layer",
+    )
+
+
+def _assignments(changes: Changes) -> str:
+    return ", ".join(f"{path_text(path)} = {value}" for path, value in changes.items())
+
+
+def _some(faults: tuple[str, ...], shown: int = 3) -> str:
+    more = f" and {len(faults) - shown} more" if len(faults) > shown else ""
+    return "; ".join(faults[:shown]) + more
+
+
+def _kept_blocks(container: str, plan: Plan, graph: Graph) -> tuple[int, ...]:
+    dropped = set(plan.dropped)
+    stack = next(stack for stack in graph.stacks if stack.container == container)
+    return tuple(place for place, block in enumerate(stack.blocks) if block.name not in dropped)
+
+
+def _check_whole(old: PreTrainedConfig, new: PreTrainedConfig, plan: Plan, graph: Graph) -> None:
+    """Every tensor of the whole new model has its planned shape, and every module its constants.
+
+    Raises:
+        InfeasibleError: all differences listed.
+    """
+    before, after = measure(old), measure(new)
+    names = renamed(tuple(graph.parameters), plan, graph)
+    shapes = planned_shapes(plan, graph)
+    planned = {now: shapes[name] for name, now in names.items()}
+    faults = [
+        f"{name}: planned {planned.get(name, 'absent')}, the config builds {after.shapes.get(name, 'absent')}"
+        for name in sorted(planned.keys() | after.shapes.keys())
+        if planned.get(name) != after.shapes.get(name)
+    ]
+    paths = tuple(f"{path}." for path in {path for path, _ in before.numbers})
+    moved = {name.rstrip("."): now.rstrip(".") for name, now in renamed(paths, plan, graph).items()}
+    kept = {key: value for key, value in before.numbers.items() if key[0] in moved}
+    faults += [f"constant {fault}" for fault in changed_numbers(kept, after.numbers, moved)]
+    if faults:
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        raise InfeasibleError(f"the config does not build the planned model:\n{lines}")
+
+
+def _ledger(
+    space: ConfigSpace, target: Target, changes: Changes, config: PreTrainedConfig
+) -> tuple[LedgerRow, ...]:
+    fields = {f.path: f for f in space.fields}
+    old, new = leaves(space.config), leaves(config)
+    rows = [
+        LedgerRow(
+            field=path_text(p), old=_json(old.get(p)), new=_json(new[p]), why=_why(fields[p], target, value)
+        )
+        for p, value in changes.items()
+    ]
+    for depth in space.depths:
+        why = f"blocks of {depth.container} that are left"
+        for path in (depth.path, *depth.lists):
+            before, after = entry(space.config, path), entry(config, path)
+            if before != after:
+                rows.append(LedgerRow(field=path_text(path), old=_json(before), new=_json(after), why=why))
+    return tuple(rows)
+
+
+def _why(f: Field, target: Target, value: object) -> str:
+    if f.implicit and value == f.stands_for:
+        return "what it stood for while unset; it would follow another field that changes"
+    held = [w for w in target.cut if w.dims & f.dims] or target.cut
+    return ", ".join(dict.fromkeys(str(width) for width in held))
+
+
+def _json(value: object) -> JsonValue:
+    return TypeAdapter(JsonValue).validate_python(value)

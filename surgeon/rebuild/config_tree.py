@@ -1,0 +1,119 @@
+"""A config as a tree of leaves: read them, and make the config again with some of them changed.
+
+A changed config is always made the way a saved one is loaded (``from_dict`` of ``to_dict``), so that
+what is measured is what a reader of ``config.json`` gets: defaults derived anew, validators heard.
+Not here: what a leaf means (`config_probe`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import transformers
+from transformers import PreTrainedConfig
+
+from surgeon.errors import RebuildError
+
+__all__ = ["Path", "entry", "leaves", "lists_beside", "path_text", "quiet", "resize_depth", "vary"]
+
+Path = tuple[str | int, ...]
+"""Where a leaf lies: keys of nested mappings, and places in lists."""
+
+
+def path_text(path: Path) -> str:
+    """``('text_config', 'widths', 3)`` as ``text_config.widths[3]``."""
+    words = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return words.removeprefix(".")
+
+
+def leaves(config: PreTrainedConfig) -> dict[Path, object]:
+    """Every number, flag, word and None of the config, nested configs and lists included."""
+    found: dict[Path, object] = {}
+    pending: list[tuple[Path, object]] = [((), config.to_dict())]
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, Mapping):
+            pending += [((*path, key), part) for key, part in reversed(value.items()) if isinstance(key, str)]
+        elif isinstance(value, list):
+            pending += [((*path, place), part) for place, part in reversed(list(enumerate(value)))]
+        else:
+            found[path] = value
+    return found
+
+
+def vary(config: PreTrainedConfig, changes: Mapping[Path, object]) -> PreTrainedConfig:
+    """A new config of the same class with the leaves at the given paths changed.
+
+    Raises:
+        RebuildError: the config's own validators refuse the values; the message is theirs.
+    """
+    fields = config.to_dict()
+    for path, value in changes.items():
+        _holder(fields, path)[path[-1]] = value
+    return _from_fields(config, fields)
+
+
+def entry(config: PreTrainedConfig, path: Path) -> object:
+    """What lies at `path`, a leaf or a whole list or section; a KeyError where nothing does."""
+    return _holder(config.to_dict(), path)[path[-1]]
+
+
+def lists_beside(config: PreTrainedConfig, path: Path) -> tuple[Path, ...]:
+    """Lists in the same section as the field at `path`, with as many entries as that field counts."""
+    section = _holder(config.to_dict(), path)
+    count = section[path[-1]]
+    return tuple((*path[:-1], k) for k, v in section.items() if isinstance(v, list) and len(v) == count)
+
+
+def resize_depth(
+    config: PreTrainedConfig, path: Path, keep: Sequence[int], lists: Sequence[Path]
+) -> PreTrainedConfig:
+    """A new config whose depth, the field at `path`, counts only the blocks `keep`.
+
+    The lists at the paths `lists`, which have one entry per block, keep the entries of those blocks.
+
+    Raises:
+        RebuildError: the config's own validators refuse the result.
+    """
+    fields = config.to_dict()
+    section = _holder(fields, path)
+    section[path[-1]] = len(keep)
+    for *_, key in lists:
+        section[key] = [section[key][block] for block in keep]
+    return _from_fields(config, fields)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Neither log lines nor warnings about configs that are only made to be looked at."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.logging.set_verbosity(before)
+
+
+def _holder(fields: Any, path: Path) -> Any:
+    """The innermost mapping or list that holds the last step of `path`."""
+    for step in path[:-1]:
+        fields = fields[step]
+    return fields
+
+
+def _from_fields(config: PreTrainedConfig, fields: dict) -> PreTrainedConfig:
+    try:
+        with quiet():
+            return type(config).from_dict(fields, attn_implementation=config._attn_implementation)
+    except Exception as error:  # a config class may raise anything: its validators are foreign code
+        raise RebuildError(f"{type(config).__name__} refuses: {_last_line(error)}") from error
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
