@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from surgeon.errors import VerifyError
+from surgeon.rebuild.execution import plain_execution
 
 __all__ = [
     "EXACT",
@@ -74,8 +75,9 @@ def all_tensors(module: nn.Module, dtype: torch.dtype | None = None) -> dict[str
 
 
 def call_with(module: nn.Module, tensors: Mapping[str, Tensor], *args: object, **kwargs: object) -> object:
-    """Call `module` with `tensors` in the place of its own; names left out keep theirs."""
-    return functional_call(module, dict(tensors), args, kwargs, tie_weights=True)
+    """Call `module`, run the plain way, with `tensors` in the place of its own; others keep theirs."""
+    with plain_execution(module):
+        return functional_call(module, dict(tensors), args, kwargs, tie_weights=True)
 
 
 def first_output(output: object) -> Output:

@@ -12,9 +12,9 @@ from surgeon.trace.blocks import find_stacks
 from surgeon.trace.evidence import coupling_graph
 from surgeon.trace.kinds import kind_of
 from surgeon.trace.layouts import placements
-from surgeon.trace.locks import locks_of, lock_beside_untouched
+from surgeon.trace.locks import lock_beside_untouched, locks_of
 from surgeon.trace.names import Places
-from surgeon.trace.occurrences import Occurrences, find_occurrences
+from surgeon.trace.occurrences import find_occurrences
 from surgeon.trace.record import Value
 from surgeon.trace.recording import Recording
 from surgeon.trace.terms import atoms_of

@@ -16,7 +16,7 @@ _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 
 
 
 def example_inputs(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Token ids for a language model: batch × length (and the decoder's length) of unused primes.
+    """Token ids for a language model: batch * length (and the decoder's length) of unused primes.
 
     Raises:
         TraceError: the module takes no token ids, so its inputs must be given.

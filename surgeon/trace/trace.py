@@ -14,9 +14,9 @@ from torch import nn
 
 from surgeon.errors import TraceError
 from surgeon.graph import Graph, Parameter
+from surgeon.rebuild.execution import plain_execution
 from surgeon.trace.assemble import assemble
-from surgeon.trace.calls import Call, module_calls
-from surgeon.trace.execution import plain_execution
+from surgeon.trace.calls import module_calls
 from surgeon.trace.fake import storage_less
 from surgeon.trace.inputs import data_sizes, example_inputs
 from surgeon.trace.propagate import propagate

@@ -79,11 +79,9 @@ class Unifier:
             self._unify_atom(left, right)
         elif isinstance(left, Product) and isinstance(right, Product):
             self._align_products(left, right)
-        elif isinstance(left, Concat) and isinstance(right, Concat):
-            self._align_concats(left, right)
         elif isinstance(left, Concat):
             self._align_concats(left, right)
-        else:
+        elif isinstance(right, Concat):
             self._align_concats(right, left)
 
     def _unify_atom(self, left: Term, right: Term) -> None:
@@ -106,7 +104,8 @@ class Unifier:
     def _walk_factors(
         self, left: Product, right: Product, *, from_outer: bool
     ) -> list[tuple[Term, Term]] | None:
-        xs, ys = list(left.parts), list(right.parts)
+        xs: list[Term] = list(left.parts)
+        ys: list[Term] = list(right.parts)
         end = 0 if from_outer else -1
         pairs: list[tuple[Term, Term]] = []
         while xs and ys:
@@ -128,8 +127,8 @@ class Unifier:
 
     def _align_concats(self, left: Concat, right: Term) -> None:
         """Cut both at each other's boundaries; a product is cut through its outermost factor."""
-        xs = list(left.parts)
-        ys = list(right.parts) if isinstance(right, Concat) else [right]
+        xs: list[Term] = list(left.parts)
+        ys: list[Term] = list(right.parts) if isinstance(right, Concat) else [right]
         while xs and ys:
             x, y = resolve(xs.pop(0)), resolve(ys.pop(0))
             if x.size > y.size:
@@ -143,7 +142,7 @@ class Unifier:
     # ------------------------------------------------------------------ splitting
 
     def factor(self, term: Term, outer_size: int) -> tuple[Term, Term] | None:
-        """Write `term` as outer × inner with the given outer size; None where that is impossible."""
+        """Write `term` as outer * inner with the given outer size; None where that is impossible."""
         term = resolve(term)
         if outer_size == 1:
             return Atom(1), term
@@ -270,5 +269,5 @@ class Unifier:
 def _sizes(term: Term) -> str:
     if isinstance(term, Atom):
         return str(term.size)
-    sign = "×" if isinstance(term, Product) else "+"
+    sign = "*" if isinstance(term, Product) else "+"
     return "(" + sign.join(_sizes(resolve(part)) for part in term.parts) + ")"

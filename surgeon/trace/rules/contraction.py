@@ -63,13 +63,13 @@ def _mark_model_atoms(op: Op, term: Term, mark: Mark) -> None:
 
 @rules.register("mm", "matmul_2d")
 def mm(op: Op) -> None:
-    """[m, k] × [k, n] → [m, n]."""
+    """[m, k] * [k, n] → [m, n]."""
     einsum(op, "mk,kn->mn", op.args[0], op.args[1], out=op.out)
 
 
 @rules.register("bmm")
 def bmm(op: Op) -> None:
-    """[b, m, k] × [b, k, n] → [b, m, n]."""
+    """[b, m, k] * [b, k, n] → [b, m, n]."""
     einsum(op, "bmk,bkn->bmn", op.args[0], op.args[1], out=op.out)
 
 
@@ -84,7 +84,7 @@ def addmm(op: Op) -> None:
 
 @rules.register("mv")
 def mv(op: Op) -> None:
-    """[m, k] × [k] → [m]."""
+    """[m, k] * [k] → [m]."""
     einsum(op, "mk,k->m", op.args[0], op.args[1], out=op.out)
 
 
@@ -96,7 +96,7 @@ def dot(op: Op) -> None:
 
 @rules.register("linear")
 def linear(op: Op) -> None:
-    """[..., i] × [o, i] → [..., o]."""
+    """[..., i] * [o, i] → [..., o]."""
     x, w = op.dims(op.args[0]), op.dims(op.args[1])
     op.unify(x[-1], w[1])
     op.note_role(op.args[1], w[1], "consumer")
@@ -116,7 +116,7 @@ def linear(op: Op) -> None:
     "scaled_dot_product_attention",
 )
 def attention(op: Op) -> None:
-    """q [b, h, s, d], k [b, h, t, d], v [b, h, t, e] → [b, h, s, e]."""
+    """Queries [b, h, s, d], keys [b, h, t, d], values [b, h, t, e] → [b, h, s, e]."""
     q, k, v = (op.dims(value) for value in op.inputs[:3])
     op.unify(q[-1], k[-1])
     for n in range(len(q) - 2):

@@ -9,7 +9,7 @@ __all__: list[str] = []
 
 @rules.register("convolution", "_convolution")
 def convolution(op: Op) -> None:
-    """x [n, in, ...], w [out, in / groups, ...] → [n, out, ...]."""
+    """Input [n, in, ...], weight [out, in / groups, ...] → [n, out, ...]."""
     x, w = op.dims(op.args[0]), op.dims(op.args[1])
     transposed, groups = op.args[6], op.args[8]
     w_out, w_in = (w[1], w[0]) if transposed else (w[0], w[1])
@@ -35,7 +35,7 @@ def convolution(op: Op) -> None:
 
 
 def _grouped(op: Op, groups: int) -> None:
-    """Channels are groups × channels of a group on both sides; a depthwise kernel is one to one."""
+    """Channels are groups * channels of a group on both sides; a depthwise kernel is one to one."""
     x, w = op.dims(op.args[0])[1], op.dims(op.args[1])
     if groups == x.size == w[0].size:
         op.unify(x, w[0])

@@ -15,7 +15,7 @@ __all__: list[str] = []
 
 @rules.register("embedding")
 def embedding(op: Op) -> None:
-    """weight [rows, features], indices [...] → [..., features]."""
+    """Weight [rows, features], indices [...] → [..., features]."""
     weight, indices = op.args[0], op.args[1]
     rows, features = op.dims(weight)
     op.look_up(indices, rows)

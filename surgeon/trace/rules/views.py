@@ -92,7 +92,7 @@ def _expanded(op: Op, size: int) -> Term:
 
 @rules.register("repeat", "tile")
 def repeat(op: Op) -> None:
-    """Each dim becomes copies × itself."""
+    """Each dim becomes copies * itself."""
     terms, counts = op.dims(op.inputs[0]), list(op.args[1])
     terms = [op.fresh(1)] * (len(counts) - len(terms)) + terms
     made = []
