@@ -56,7 +56,14 @@ class RecipeError(SurgeonError):
 
 
 class SelectorError(RecipeError):
-    """A selection that matches nothing, or another number of Groups than expected."""
+    """A selection that matches nothing, or another number of Groups than expected.
+
+    `key` is the part of the selection that is to blame, where it is one.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, key: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
 
 
 class InputError(SurgeonError):

@@ -118,6 +118,7 @@ class Selector(Strict):
             raise SelectorError(
                 f"{self} selects {len(chosen)} groups ({listing}), expected {self.expect}",
                 hint=f"what exists: {_inventory(graph)}",
+                key="expect",
             )
         return tuple(chosen)
 
@@ -158,6 +159,7 @@ class Selector(Strict):
             raise SelectorError(
                 f"blocks {outside} do not exist: '{stack.container}' has {len(names)} blocks",
                 hint=f"numbers from 0 to {len(names) - 1}, or from {-len(names)} to -1",
+                key="blocks",
             )
         return tuple(names[number] for number in numbers if number not in outside)
 
@@ -171,7 +173,9 @@ class Selector(Strict):
         for pattern in self.except_:
             hits = [name for name in names if fnmatchcase(name, pattern)]
             if not hits:
-                raise SelectorError(f"except: no axis is called '{pattern}'", hint=nearest(pattern, names))
+                raise SelectorError(
+                    f"except: no axis is called '{pattern}'", hint=nearest(pattern, names), key="except"
+                )
             left_out.update(hits)
         return frozenset(left_out)
 

@@ -25,7 +25,11 @@ class Strict(BaseModel):
     """A frozen pydantic model that converts nothing and ignores nothing."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, populate_by_name=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 
@@ -54,7 +58,7 @@ class OneOrMany(Many):
         return tuple(value)
 
     def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler, ValidationError
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         array = {**handler(schema), "minItems": 1}
         return {"anyOf": [array["items"], array]}

@@ -92,7 +92,8 @@ def _broken(before: Graph, after: Graph, lifts: frozenset[str]) -> Iterator[str]
         for site in group.sites:
             owners.setdefault(site, []).append(group)
     for group in before.groups:
-        heirs = [heir for heir in owners.get(group.sites[0], ()) if set(group.sites) <= set(heir.sites)]
+        near = owners.get(group.sites[0], []) if group.sites else after.groups
+        heirs = [heir for heir in near if set(group.sites) <= set(heir.sites)]
         if not heirs:
             yield f"it took '{group.name}' apart or lost some of its {len(group.sites)} sites"
         for heir in heirs:

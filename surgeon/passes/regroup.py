@@ -32,7 +32,7 @@ class Regroup(GraphPass):
     def requires(self, graph: Graph) -> None:
         """Two Groups or more, all of one kind and one size."""
         groups = self.select.on(graph)
-        if len(groups) < 2:
+        if len(groups) == 1:
             raise PassError(f"selects '{groups[0].name}' alone", hint="select two groups or more")
         shapes = {str(group.axis): group.name for group in groups}
         if len(shapes) > 1:

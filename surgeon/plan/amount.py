@@ -6,6 +6,7 @@ allocation), nor which counts the model's config can express (`surgeon.plan.limi
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
@@ -54,11 +55,17 @@ class Amount(Strict):
             raise ValueError(f"params {self.params} is neither a share (up to 1) nor a whole number")
         return self
 
-    def kept(self, size: int) -> int:
+    def kept(self, size: int, channels: int = 1) -> int:
         """How many of `size` indices stay.
 
         A fraction keeps ``int(size * fraction)``, the count of LLM-Pruner (Ma, Fang, Wang 2023, arXiv
-        2305.11627), rounded down to a multiple of `multiple_of`, yet at least one multiple.
+        2305.11627), rounded down to a multiple of `multiple_of`, yet at least one multiple. Where an
+        index owns several channels, as a head does, these are counted, and an index goes only when its
+        whole number of channels does, as there.
+
+        Args:
+            size: indices of the Axis.
+            channels: channels of each index.
 
         Raises:
             InfeasibleError: nothing would be left, or `size` is too small for the count.
@@ -78,7 +85,7 @@ class Amount(Strict):
                 f"no multiple of {self.multiple_of} fits in an axis of size {size}",
                 hint="a smaller multiple_of",
             )
-        kept = int(size * self.fraction + _SLACK)
+        kept = ceil(int(size * channels * self.fraction + _SLACK) / channels)
         if kept == 0:
             raise InfeasibleError(
                 f"fraction {self.fraction} of an axis of size {size} keeps nothing",
