@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,58 +13,53 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 __all__ = ["storage_less"]
 
 
-def _fake_of(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
-    with torch.no_grad():
-        like = tensor.detach()
-        meta = (
-            like
-            if like.device.type == "meta"
-            else torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="meta")
-        )
-        return FakeTensor(mode, meta, torch.device("cpu"))
-
-
 @contextlib.contextmanager
-def storage_less(module: nn.Module) -> Iterator[dict[int, list[str]]]:
+def storage_less(module: nn.Module) -> Iterator[None]:
     """While open, every parameter (and meta buffer) of `module` is a FakeTensor that reports the CPU.
 
-    Tied parameters stay one tensor. Small real buffers stay real: their values steer the forward
-    pass. ``Module.to`` does nothing meanwhile, because swapping FakeTensors raises. On leaving, the
-    module has its own tensors back. Yields all names of each tensor, by its id.
+    Tied parameters stay one tensor. Real buffers stay real: their values steer the forward pass.
+    ``Module.to`` does nothing meanwhile, because swapping FakeTensors raises. On leaving, the module
+    has its own tensors and modes back.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    originals: list[tuple[dict, str, torch.Tensor]] = []
+    originals: list[tuple[MutableMapping[str, Any], str, torch.Tensor]] = []
     fakes: dict[int, torch.Tensor] = {}
-    names: dict[int, list[str]] = {}
-    was_training = module.training
+    modes = {child: child.training for child in module.modules()}
     apply = nn.Module._apply
     try:
-        for path, child in module.named_modules(remove_duplicate=True):
-            for holder, is_buffer in ((child._parameters, False), (child._buffers, True)):
-                for name, tensor in list(holder.items()):
-                    if tensor is None:
-                        continue
-                    originals.append((holder, name, tensor))
-                    if id(tensor) not in fakes:
-                        fakes[id(tensor)] = (
-                            tensor if is_buffer and _small_real(tensor) else _fake(tensor, mode)
-                        )
-                    holder[name] = fakes[id(tensor)]
-                    names.setdefault(id(holder[name]), []).append(f"{path}.{name}" if path else name)
+        for holder, name, tensor in _held(module):
+            originals.append((holder, name, tensor))
+            if id(tensor) not in fakes:
+                fakes[id(tensor)] = _fake(tensor, mode)
+            holder[name] = fakes[id(tensor)]
         module.eval()
         nn.Module._apply = lambda self, fn, recurse=True: self  # type: ignore[method-assign]
-        yield names
+        yield
     finally:
         nn.Module._apply = apply  # type: ignore[method-assign]
         for holder, name, tensor in originals:
             holder[name] = tensor
-        module.train(was_training)
+        for child, training in modes.items():
+            child.training = training
+
+
+def _held(module: nn.Module) -> list[tuple[MutableMapping[str, Any], str, torch.Tensor]]:
+    """Every parameter, and every buffer without storage, with the dict that holds it."""
+    found: list[tuple[MutableMapping[str, Any], str, torch.Tensor]] = []
+    for child in module.modules():
+        for name, parameter in child._parameters.items():
+            if parameter is not None:
+                found.append((cast("MutableMapping[str, Any]", child._parameters), name, parameter))
+        for name, buffer in child._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                found.append((cast("MutableMapping[str, Any]", child._buffers), name, buffer))
+    return found
 
 
 def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
-    fake = _fake_of(tensor, mode)
+    """The same shape, strides and dtype, without storage, on a device that calls itself the CPU."""
+    like = tensor.detach()
+    if not like.is_meta:
+        like = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="meta")
+    fake = FakeTensor(mode, like, torch.device("cpu"))
     return nn.Parameter(fake, requires_grad=False) if isinstance(tensor, nn.Parameter) else fake
-
-
-def _small_real(tensor: torch.Tensor) -> bool:
-    return tensor.device.type != "meta"

@@ -43,19 +43,17 @@ def trace_module(
     """
     feed = dict(inputs) if inputs is not None else example_inputs(module)
     sizes = data_sizes(feed, module)
-    with storage_less(module) as names, plain_execution(module):
-        recording = _record(module, feed, names, sizes)
+    with storage_less(module), plain_execution(module):
+        recording = _record(module, feed, sizes)
     propagate(recording.state, strict=strict)
     return assemble(recording, module)
 
 
-def _record(
-    module: nn.Module, feed: dict[str, Any], names: dict[int, list[str]], sizes: frozenset[int]
-) -> Recording:
+def _record(module: nn.Module, feed: dict[str, Any], sizes: frozenset[int]) -> Recording:
     recorder = Recorder()
     state = TraceState(recorder)
     state.data_sizes = sizes
-    parameters, values = _parameters(module, recorder, names)
+    parameters, values = _parameters(module, recorder)
     for value, aliases in values.items():
         state.origins[value.id] = frozenset(aliases[:1])
         state.dims_of(value)
@@ -86,9 +84,7 @@ def _forward(module: nn.Module, feed: dict[str, Any], recorder: Recorder) -> Any
         ) from error
 
 
-def _parameters(
-    module: nn.Module, recorder: Recorder, names: dict[int, list[str]]
-) -> tuple[dict[str, Parameter], dict[Value, list[str]]]:
+def _parameters(module: nn.Module, recorder: Recorder) -> tuple[dict[str, Parameter], dict[Value, list[str]]]:
     """Every named tensor of the module, and the recorded value of each storage."""
     volatile = {
         f"{path}.{name}" if path else name

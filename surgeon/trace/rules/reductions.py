@@ -44,10 +44,9 @@ def reduce(op: Op) -> None:
         return
     terms = op.dims(op.args[0])
     where = op.arg(place, "dim")
-    if where is None or where == () or isinstance(where, bool):
-        reduced = set(range(len(terms)))
-    else:
-        reduced = {op.dim(n, len(terms)) for n in (where if isinstance(where, tuple) else (where,))}
+    whole = where is None or where == () or isinstance(where, bool)
+    named = range(len(terms)) if whole else where if isinstance(where, tuple) else (where,)
+    reduced = {op.dim(n, len(terms)) for n in named}
     keeps = len(op.shape(op.out)) == len(terms)
     if op.name in _DIVIDES:
         for n in reduced:
@@ -60,7 +59,7 @@ def reduce(op: Op) -> None:
     for value in op.outs:
         op.set(value, list(made))
     if (op.name in _RANKS or (op.name in ("max", "min") and len(op.outs) == 2)) and len(reduced) == 1:
-        op.set_domain(op.outs[-1], terms[reduced.pop()])
+        op.set_domain(op.outs[-1], terms[next(iter(reduced))])
 
 
 @rules.register("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax")
