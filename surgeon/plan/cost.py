@@ -65,7 +65,8 @@ def kv_cache_elements(plan: Plan, graph: Graph) -> int | None:
 
     Of a kv group with r query heads, the output projection contracts r·v positions and the producers
     hold r·k + k + v, with k and v the sizes of a key and a value head; so both follow from counts.
-    Where they come out unequal or broken (latent caches, gated queries), the answer is None.
+    Where they come out unequal or broken (latent caches, gated queries), the answer is None. This is what
+    grouped attention needs; a family that repeats the heads before it caches them takes more.
     """
     whole = Plan(plan.model_type)
     before, after = (cuts_of(whole, graph), sizes(whole, graph)), (cuts_of(plan, graph), sizes(plan, graph))

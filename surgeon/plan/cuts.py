@@ -24,7 +24,9 @@ def cuts_of(plan: Plan, graph: Graph) -> Cuts:
     masks: dict[tuple[str, int], np.ndarray] = {}
     for axis, indices in kept_axes.items():
         group = graph.group(axis)
-        removed = np.setdiff1d(np.arange(group.size), np.asarray(indices, dtype=np.int64))
+        gone = np.ones(group.size, dtype=bool)
+        gone[np.asarray(indices, dtype=np.int64)] = False
+        removed = np.flatnonzero(gone)
         for site in group.sites:
             key = (site.param, site.dim)
             if key not in masks:
