@@ -1,1 +1,24 @@
-"""surgeon.io."""
+"""The only file access: checkpoints in and out, texts, plans and other documents."""
+
+from surgeon.io.checkpoint import Checkpoint
+from surgeon.io.documents import read_document, write_document
+from surgeon.io.plan_files import read_plan, write_plan
+from surgeon.io.publish import check_output, check_space, publishing
+from surgeon.io.texts import TextFile, read_texts
+from surgeon.io.writer import bytes_needed, write_checkpoint, write_weights
+
+__all__ = [
+    "Checkpoint",
+    "TextFile",
+    "bytes_needed",
+    "check_output",
+    "check_space",
+    "publishing",
+    "read_document",
+    "read_plan",
+    "read_texts",
+    "write_checkpoint",
+    "write_document",
+    "write_plan",
+    "write_weights",
+]

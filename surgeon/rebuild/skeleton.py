@@ -8,8 +8,8 @@ later or never. Not here: reading a checkpoint (`surgeon.io`), solving a config 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
 
 import torch
 import transformers
@@ -18,6 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as hf_init
 
 from surgeon.errors import RebuildError
+from surgeon.rebuild.quiet import quiet_transformers
 from surgeon.rebuild.tensors import stored_tensors
 
 __all__ = ["architecture", "load_into", "skeleton"]
@@ -74,7 +75,7 @@ def skeleton(
     on_meta = torch.device(device).type == "meta"
     safe = hf_init.meta_device_safe_creation_ops() if on_meta else nullcontext()
     try:
-        with torch.device(device), hf_init.no_init_weights(), safe, _quiet():
+        with torch.device(device), hf_init.no_init_weights(), safe, quiet_transformers():
             module = cls._from_config(own, dtype=dtype or _dtype_of(own), **options)
             module.tie_weights()
     except (ValueError, TypeError, AttributeError, RuntimeError, KeyError, ZeroDivisionError) as error:
@@ -154,14 +155,3 @@ def _dtype_of(config: PreTrainedConfig) -> torch.dtype:
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype)
     return dtype or torch.float32
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from logging about models that are only built to be looked at."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(before)
