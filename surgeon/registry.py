@@ -14,13 +14,14 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from surgeon.errors import InputError, SurgeonError
 
 __all__ = ["PLUGIN_GROUP", "Registry", "load_entry_points", "load_plugin", "nearest"]
 
 T = TypeVar("T")
+Thing = TypeVar("Thing")
 PLUGIN_GROUP = "surgeon.plugins"
 _LISTED = 12
 """A hint lists at most this many names."""
@@ -36,10 +37,10 @@ class Registry(Generic[T]):
         self._origins: dict[str, str] = {}
         self._loaded = False
 
-    def register(self, *names: str) -> Callable[[T], T]:
-        """Decorator: file the decorated thing under every one of `names`."""
+    def register(self, *names: str) -> Callable[[Thing], Thing]:
+        """Decorator: file the decorated thing under every one of `names`, and leave it as it is."""
 
-        def decorate(thing: T) -> T:
+        def decorate(thing: Thing) -> Thing:
             origin = getattr(thing, "__module__", "?")
             for name in names:
                 if name in self._entries and self._entries[name] is not thing:
@@ -47,7 +48,7 @@ class Registry(Generic[T]):
                         f"{self.sort} '{name}' is registered twice: in {self._origins[name]} and in {origin}",
                         hint="rename one of them",
                     )
-                self._entries[name] = thing
+                self._entries[name] = cast(T, thing)
                 self._origins[name] = origin
             return thing
 

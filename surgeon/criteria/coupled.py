@@ -55,8 +55,8 @@ def coupled(group: Group, salience: Salience, reduce: Reduce) -> Scores:
 
 
 def channels(group: Group) -> int:
-    """Common channels of one index: what every Site's positions an index are a multiple of."""
-    return gcd(*(site.layout.positions_per_index for site in group.sites))
+    """Common channels of one index: the most that every Site's positions an index are a multiple of."""
+    return gcd(*(site.layout.positions_per_index for site in group.sites)) or 1
 
 
 def trainable(group: Group, graph: Graph) -> Group:

@@ -27,6 +27,8 @@ class Criterion(Strict, ABC):
     for one that scores without looking at a tensor.
     """
 
+    criterion: str
+
     reads_weights: ClassVar[bool] = True
 
     def needs(self) -> frozenset[Statistic]:

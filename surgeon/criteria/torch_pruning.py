@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 from torch import Tensor
@@ -52,7 +52,7 @@ class TorchPruning(Criterion):
     """For an importance that draws random numbers; fixed by this and the name of the Axis."""
 
     @model_validator(mode="after")
-    def _known(self) -> TorchPruning:
+    def _known(self) -> Self:
         try:
             make_importance(self.importance, self.args)
         except InputError as error:

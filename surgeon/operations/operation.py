@@ -1,0 +1,87 @@
+"""The contract of an operation: a recipe step that proposes Edits and touches no weight.
+
+An operation is a frozen value whose options are its fields. Its author writes `propose`, and where there
+is something to demand or to promise, `requires` and `ensures`; `run` calls the three in that order and
+checks the Plan so far against the Graph and the config. Not here: passes, which rewrite the Graph.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from surgeon.calibrate import Statistic
+from surgeon.errors import SurgeonError
+from surgeon.graph.strict import Strict
+from surgeon.operations.state import State
+from surgeon.plan import Choice, Edit, Refused, StepRecord, check_plan
+from surgeon.registry import Registry
+
+__all__ = ["Operation", "Proposal", "operations"]
+
+operations: Registry[type[Operation]] = Registry("operation", "surgeon.operations")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What an operation wants done, in Axes of the Graph that it was given, and why."""
+
+    edits: tuple[Edit, ...]
+    choices: tuple[Choice, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    notes: tuple[str, ...] = ()
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+class Operation(Strict, ABC):
+    """A step that proposes Edits; a subclass has ``op: Literal["its_name"]`` and its options."""
+
+    op: str
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether `propose` looks at a tensor; a plan of steps that do not needs only a config."""
+        return True
+
+    def needs(self) -> frozenset[Statistic]:
+        """Statistics that `propose` reads; none unless overridden."""
+        return frozenset()
+
+    def requires(self, state: State) -> None:
+        """Refuse, with a SurgeonError, a State that this operation cannot work on."""
+        return
+
+    @abstractmethod
+    def propose(self, state: State) -> Proposal:
+        """The Edits, in the index space of the traced model; `state` is immutable."""
+
+    def ensures(self, before: State, after: State) -> None:
+        """Raise a SurgeonError where the Plan is not what this operation promises."""
+        return
+
+    def run(self, state: State) -> tuple[State, StepRecord]:
+        """`requires`, `propose`, `ensures`, and the checks of the contract.
+
+        Raises:
+            SurgeonError: of whatever type, its message led by the step and the operation.
+        """
+        try:
+            self.requires(state)
+            proposal = self.propose(state)
+            after = state.after(proposal.edits, dict(proposal.values))
+            check_plan(after.plan, state.graph, state.limits)
+            self.ensures(state, after)
+        except SurgeonError as error:
+            error.message = f"step {state.step} '{self.op}': {error.message}"
+            raise
+        options = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"op"})
+        record = StepRecord(
+            step=state.step,
+            op=self.op,
+            options=options,
+            choices=proposal.choices,
+            refused=proposal.refused,
+            notes=proposal.notes,
+        )
+        return replace(after, step=state.step + 1), record

@@ -1,0 +1,72 @@
+"""From selected Groups to scored Pools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from surgeon.criteria import Criterion, channels, trainable
+from surgeon.errors import InfeasibleError, SurgeonError
+from surgeon.graph import Group
+from surgeon.operations.pool import Member, Pool
+from surgeon.operations.state import State
+from surgeon.plan import kept_of, unit_cost
+
+__all__ = ["make_pools", "refuse_partial_ties"]
+
+
+def make_pools(
+    state: State, groups: Sequence[Group], criterion: Criterion, began: Mapping[str, int], multiple_of: int
+) -> tuple[Pool, ...]:
+    """Score `groups` as `state` leaves them, and pool those that the config ties to one count.
+
+    Args:
+        state: the Plan so far is in force: weights are masked, statistics those of the masked view.
+        groups: selected, none locked.
+        criterion: scores them.
+        began: indices of each Axis when the step began.
+        multiple_of: of every kept count.
+
+    Raises:
+        InfeasibleError: tied Groups differ already, or are smaller than `multiple_of`.
+        SurgeonError: the criterion does not give one score an index.
+    """
+    statistics = state.statistics(criterion.needs())
+    members: dict[str, Member] = {}
+    for group in groups:
+        scores = criterion.score(trainable(group, state.graph), state.weights, statistics)
+        if len(scores) != group.size:
+            raise SurgeonError(
+                f"criterion '{criterion.criterion}' gave {len(scores)} scores for "
+                f"'{group.name}', which has {group.size} indices"
+            )
+        left = kept_of(state.plan, group)
+        members[group.name] = Member(
+            group, left, scores.values[np.array(left)], unit_cost(group, state.graph)
+        )
+    pools = []
+    for names in state.limits.tied(tuple(members)):
+        width = channels(trainable(members[names[0]].group, state.graph))
+        pools.append(Pool(tuple(members[name] for name in names), began[names[0]], width, multiple_of))
+    return tuple(pools)
+
+
+def refuse_partial_ties(state: State, groups: Sequence[Group]) -> None:
+    """Refuse a selection that has some Axes of a size that the config holds once for more.
+
+    Raises:
+        InfeasibleError: says how many the selection has, and which it lacks.
+    """
+    selected = {group.name for group in groups}
+    kinds = {group.kind for group in groups}
+    alike = tuple(group.name for group in state.graph.groups if group.kind in kinds)
+    for names in state.limits.tied(alike):
+        lacking = [name for name in names if name not in selected]
+        if lacking and len(lacking) < len(names):
+            raise InfeasibleError(
+                f"the model's config holds one size for {len(names)} axes, and the selection has "
+                f"{len(names) - len(lacking)} of them; it lacks {', '.join(lacking[:3])}"
+                + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""),
+                hint="select all of them, or export: {layout: per_layer}",
+            )

@@ -1,0 +1,211 @@
+"""Operation ``remove``: whole coupled groups, scored, allocated and cut.
+
+Order of one shot: score what is left, allocate kept counts, move them to what the config can express,
+keep the best. Not here: scores (`surgeon.criteria`), ranking (`allocation`), the config (`expressible`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from surgeon.calibrate import Statistic
+from surgeon.criteria import Criterion, criteria
+from surgeon.errors import InfeasibleError
+from surgeon.graph import AxisKind, Group, Selector
+from surgeon.operations.allocation import Allocation, allocations
+from surgeon.operations.allocation.uniform import Uniform
+from surgeon.operations.expressible import Expressible
+from surgeon.operations.operation import Operation, Proposal, operations
+from surgeon.operations.pool import Counts, Pool
+from surgeon.operations.pooling import make_pools, refuse_partial_ties
+from surgeon.operations.state import State
+from surgeon.plan import Amount, Choice, Keep, kept_of, parameters_after, tagged_field
+from surgeon.repair import NoRepair, Repair, repairs
+
+__all__ = ["REMOVABLE", "Remove"]
+
+REMOVABLE: tuple[AxisKind, ...] = ("ffn", "kv_group", "q_per_kv", "hidden", "channel")
+"""Kinds of Axes whose removal is a mask of contributions that are zero."""
+
+
+@operations.register("remove")
+class Remove(Operation):
+    """Coupled structural removal, as LLM-Pruner (Ma, Fang, Wang 2023, arXiv 2305.11627).
+
+    Everything that shares an Axis is scored together and cut by the same indices. Counts are those of
+    the original; deviations stand with the criteria and allocations.
+
+    YAML::
+
+        - op: remove
+          select: {kind: [kv_group, ffn], blocks: "2:-2"}
+          keep: {fraction: 0.75}
+          criterion: {criterion: taylor, order: param_first}
+          allocation: uniform
+    """
+
+    op: Literal["remove"] = "remove"
+    select: Selector
+    """Which Groups, of kinds ffn, kv_group, q_per_kv, hidden and channel."""
+    keep: Amount
+    """How much stays: a fraction or a count of every Axis, or a target for the whole model."""
+    criterion: Annotated[Criterion, tagged_field(criteria, "criterion")]
+    """What makes an index worth keeping."""
+    allocation: Annotated[Allocation, tagged_field(allocations, "allocation")] = Uniform()
+    """How scores become counts."""
+    shots: Annotated[int, Field(ge=1)] = 1
+    """Cut in so many equal parts; each scores again what the one before has left."""
+    repair: Annotated[Repair, tagged_field(repairs, "repair")] = NoRepair()
+    """How what stays takes over what goes."""
+
+    @model_validator(mode="after")
+    def _count_is_uniform(self) -> Self:
+        if self.keep.count is not None and not isinstance(self.allocation, Uniform):
+            raise ValueError(
+                f"keep: count gives every axis the same number, which leaves allocation "
+                f"'{self.allocation.allocation}' nothing to decide; use fraction or params"
+            )
+        return self
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the criterion does."""
+        return self.criterion.reads_weights
+
+    def needs(self) -> frozenset[Statistic]:
+        """What the criterion needs."""
+        return self.criterion.needs()
+
+    def requires(self, state: State) -> None:
+        """Groups of removable kinds, not locked, and all that share one size in the config."""
+        groups = self.select.on(state.graph)
+        lines = [line for group in groups if (line := _unfit(group))]
+        if lines:
+            raise InfeasibleError(
+                f"{len(lines)} of {len(groups)} selected axes cannot be cut:\n  " + "\n  ".join(lines),
+                hint=f"select kinds among {', '.join(REMOVABLE)}, or leave these axes out by except",
+            )
+        refuse_partial_ties(state, groups)
+
+    def propose(self, state: State) -> Proposal:
+        """One Keep for every Axis that loses an index."""
+        groups = self.select.on(state.graph)
+        began = {group.name: len(kept_of(state.plan, group)) for group in groups}
+        now, requested, pools, counts = state, (), (), ()
+        for shot in range(1, self.shots + 1):
+            pools = make_pools(now, groups, self.criterion, began, self.keep.multiple_of)
+            requested, counts = self._allocate(state, now, pools, shot)
+            now = now.after(_keeps(pools, counts, state.step))
+        self._check_progress(pools, requested, counts)
+        cut = [(pool, count) for pool, count in zip(pools, counts, strict=True) if count < pool.began]
+        edits = _keeps([pool for pool, _ in cut], [count for _, count in cut], state.step)
+        return Proposal(edits, self._choices(pools, requested, counts), notes=self._notes(state, now))
+
+    def _allocate(self, begin: State, now: State, pools: Sequence[Pool], shot: int) -> tuple[Counts, Counts]:
+        """Counts as asked for this shot, and as the config can express them."""
+        done = shot / self.shots
+        express = Expressible(now, pools)
+        if self.keep.count is not None:
+            asked = tuple(self._count(pool, self.keep.count, done) for pool in pools)
+            refusal = express.refusal(asked) if shot == self.shots else None
+            if refusal is not None:
+                raise InfeasibleError(f"keep {self.keep.count} of '{pools[0].names[0]}': {refusal}")
+            return asked, asked
+        if self.keep.fraction is not None:
+            fraction = 1 - (1 - self.keep.fraction) * done
+            asked = self.allocation.counts(
+                pools, Amount(fraction=fraction, multiple_of=self.keep.multiple_of)
+            )
+            return asked, express.settled(asked)
+        whole = parameters_after(begin.plan, begin.graph)
+        target = self.keep.parameters(begin.graph.parameter_count)
+        asked = self._within(now, pools, express, int(whole - max(whole - target, 0) * done))
+        return asked, express.settled(asked)
+
+    def _within(self, now: State, pools: Sequence[Pool], express: Expressible, budget: int) -> Counts:
+        """The most that can be kept within `budget` parameters."""
+
+        def size(counts: Counts) -> int:
+            moved = express.moved(counts)
+            kept = [
+                Keep(m.group.name, m.left[:n], 0)
+                for p, n in zip(pools, moved, strict=True)
+                for m in p.members
+            ]
+            return parameters_after(now.after(kept).plan, now.graph)
+
+        ladder = self.allocation.ladder(pools)
+        if found := ladder.first(lambda counts: size(counts) <= budget):
+            return found
+        raise InfeasibleError(
+            f"{budget} parameters cannot be reached: with the least of every selected axis the model has "
+            f"{size(ladder.at(ladder.length - 1))}",
+            hint="a larger params, or select more",
+        )
+
+    def _count(self, pool: Pool, count: int, done: float) -> int:
+        if count > pool.began:
+            raise InfeasibleError(
+                f"keep {count} of '{pool.names[0]}', which has {pool.began}",
+                hint=f"a count below {pool.began}",
+            )
+        return pool.began - int((pool.began - count) * done)
+
+    def _check_progress(self, pools: Sequence[Pool], requested: Counts, counts: Counts) -> None:
+        """Refuse a cut of which the config leaves nothing."""
+        if any(count < pool.began for pool, count in zip(pools, counts, strict=True)):
+            return
+        stuck = [(p, n) for p, n in zip(pools, requested, strict=True) if n < p.began]
+        if stuck:
+            pool, asked = stuck[0]
+            raise InfeasibleError(
+                f"nothing is cut: of {pool.began} indices of '{pool.names[0]}' {asked} should stay, and the "
+                "nearest count that the config can express is all of them",
+                hint="a smaller amount, another kind, or export: {layout: per_layer}",
+            )
+
+    def _choices(self, pools: Sequence[Pool], requested: Counts, counts: Counts) -> tuple[Choice, ...]:
+        return tuple(
+            Choice(
+                axis=member.group.name,
+                size=pool.began,
+                kept=count,
+                requested=None if asked == count else asked,
+                why=self._why(pool, count),
+            )
+            for pool, asked, count in zip(pools, requested, counts, strict=True)
+            for member in pool.members
+        )
+
+    def _why(self, pool: Pool, count: int) -> str:
+        if count == pool.began:
+            return "nothing to remove"
+        shots = f", in {self.shots} shots" if self.shots > 1 else ""
+        return f"the {pool.began - count} lowest by {self.criterion.criterion}{shots}"
+
+    def _notes(self, before: State, after: State) -> tuple[str, ...]:
+        if self.keep.params is None:
+            return ()
+        total = before.graph.parameter_count
+        return (
+            f"asked for at most {self.keep.parameters(total)} parameters, "
+            f"kept {parameters_after(after.plan, after.graph)} of {total}",
+        )
+
+
+def _unfit(group: Group) -> str | None:
+    if group.kind not in REMOVABLE:
+        return f"'{group.name}' is of kind {group.kind}"
+    return f"'{group.name}' is locked: {group.locked}" if group.locked else None
+
+
+def _keeps(pools: Sequence[Pool], counts: Sequence[int], step: int) -> tuple[Keep, ...]:
+    """The best `counts` of every Axis."""
+    return tuple(
+        Keep(member.group.name, member.best(count), step)
+        for pool, count in zip(pools, counts, strict=True)
+        for member in pool.members
+    )

@@ -1,0 +1,88 @@
+"""State: what an operation finds when its turn comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from torch import Tensor
+
+from surgeon.calibrate import Statistic, Statistics
+from surgeon.errors import SurgeonError
+from surgeon.graph import Graph
+from surgeon.operations.masked_weights import MaskedWeights
+from surgeon.plan import Edit, GroupedLimits, Limits, Plan, Unlimited, traced_edits
+from surgeon.rebuild import TensorSource
+
+__all__ = ["Measure", "State"]
+
+Measure = Callable[[Plan, frozenset[Statistic]], Statistics]
+"""Measures Statistics on the model as it is under a Plan: on its masked view."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The model so far: its Graph as passes left it, and the Plan of the steps before.
+
+    `source` holds the model's own tensors and `measure` runs its calibration text; either is None where
+    no step declared that it needs one. `config_limits` is what the exported config can express.
+    """
+
+    graph: Graph
+    plan: Plan
+    step: int = 0
+    config_limits: Limits = field(default_factory=Unlimited)
+    source: TensorSource | None = None
+    measure: Measure | None = None
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What the config can express, asked about Axes of this Graph."""
+        return GroupedLimits(self.config_limits, self.graph)
+
+    @cached_property
+    def weights(self) -> TensorSource:
+        """The tensors under the Plan so far, removed parts zero; where there are none, reading fails."""
+        return MaskedWeights(self.source or _Unread(), self.plan, self.graph)
+
+    def statistics(self, keys: Iterable[Statistic]) -> Statistics:
+        """`keys`, measured under the Plan so far, and nothing else to be read.
+
+        Raises:
+            SurgeonError: there is no calibration text to measure them on.
+        """
+        wanted = frozenset(keys)
+        if not wanted:
+            return Statistics()
+        if self.measure is None:
+            listing = ", ".join(sorted(key.statistic for key in wanted))
+            raise SurgeonError(
+                f"step {self.step} needs the statistics {listing}, and there is no calibration text",
+                hint="add calibration: {texts: ...} to the recipe, or hand in texts",
+            )
+        return self.measure(self.plan, wanted).only(wanted)
+
+    def after(self, edits: Iterable[Edit], values: dict[str, object] | None = None) -> State:
+        """The State with more Edits, of Axes of this Graph.
+
+        Raises:
+            ConflictError: an Edit contradicts an earlier step.
+        """
+        return replace(self, plan=self.plan.add(traced_edits(edits, self.graph), values))
+
+
+class _Unread:
+    """In the place of weights that no step declared to read."""
+
+    def names(self) -> tuple[str, ...]:
+        return ()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        raise SurgeonError(f"the shape of '{name}' was asked of weights that were not loaded")
+
+    def get(self, name: str) -> Tensor:
+        raise SurgeonError(
+            f"the weights of '{name}' are needed, and no weights were loaded",
+            hint="let reads_weights of the criterion or operation say that it reads them",
+        )
