@@ -7,11 +7,13 @@ builds its shapes. Not here: layouts that are not limited (`surgeon.plan.limits.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph
 from surgeon.plan import Keep, Plan
 from surgeon.plan.limits import Refusal
+from surgeon.rebuild.config_depth import Shallow
 from surgeon.rebuild.config_probe import ConfigSpace
 from surgeon.rebuild.config_solve import find_changes
 from surgeon.rebuild.config_target import aim
@@ -28,6 +30,8 @@ class ConfigLimits:
     def __init__(self, space: ConfigSpace, graph: Graph) -> None:
         self._space = space
         self._graph = graph
+        self._alike = _alike(space.shallow, graph)
+        self._shown = _shown(space.shallow, graph, [names[0] for names in self._alike])
         self._reasons: dict[frozenset[tuple[str, int]], str | None] = {}
 
     def tied(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -60,11 +64,18 @@ class ConfigLimits:
     def nearest(self, names: Sequence[str], count: int, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Nearest counts for `names` at or below and at or above `count`, given the other `sizes`."""
         size = self._graph.group(names[0]).size
+        if not self._complete(names):
+            return (size,) if self._reason({**sizes, **dict.fromkeys(names, size)}) is None else ()
         found: list[int] = []
         for candidates in (_outward(count, 0, size), _outward(count, size + 1, size)):
             works = (c for c in candidates if self._reason({**sizes, **dict.fromkeys(names, c)}) is None)
             found += [c for c in (next(works, None),) if c is not None and c not in found]
         return tuple(found)
+
+    def _complete(self, names: Sequence[str]) -> bool:
+        """Whether `names` has all Axes that must have one size with any of them, so that it can change."""
+        wanted = set(names)
+        return all(wanted.isdisjoint(alike) or wanted.issuperset(alike) for alike in self._alike)
 
     def _reason(self, sizes: Mapping[str, int]) -> str | None:
         """Why no config builds these sizes, or None where one does."""
@@ -74,14 +85,36 @@ class ConfigLimits:
         return self._reasons[key]
 
     def _solve(self, sizes: Mapping[str, int]) -> str | None:
-        keeps = tuple(Keep(name, tuple(range(count)), 0) for name, count in sizes.items())
+        """Search on the shallow model; Axes that it shows once must have one size."""
+        counts = [{sizes.get(name, self._graph.group(name).size) for name in names} for names in self._alike]
+        one = all(len(found) == 1 for found in counts)
+        firsts = {names[0] for names in self._alike}
+        graph = self._shown if one else self._graph
+        keeps = [Keep(n, tuple(range(c)), 0) for n, c in sizes.items() if not one or n in firsts]
         try:
-            find_changes(
-                self._space, aim(Plan(self._graph.model_type, keeps), self._graph, self._space.shallow)
-            )
+            find_changes(self._space, aim(Plan(graph.model_type, tuple(keeps)), graph, self._space.shallow))
         except InfeasibleError as error:
             return error.message
         return None
+
+
+def _alike(shallow: Shallow, graph: Graph) -> tuple[tuple[str, ...], ...]:
+    """Axes that are one Axis in the shallow model, the one that lies there first."""
+    sets: dict[tuple, list[str]] = {}
+    for group in graph.groups:
+        shown = frozenset((shallow.shown(site.param), site.dim, site.layout) for site in group.sites)
+        own = all(shallow.shown(site.param) == site.param for site in group.sites)
+        names = sets.setdefault((group.kind, group.size, shown), [])
+        names.insert(0 if own else len(names), group.name)
+    return tuple(tuple(names) for names in sets.values())
+
+
+def _shown(shallow: Shallow, graph: Graph, names: Sequence[str]) -> Graph:
+    """The part of the Graph that the shallow model shows, with only the Axes called `names`."""
+    parameters = {n: p for n, p in graph.parameters.items() if shallow.shown(n) == n}
+    groups = (graph.group(name) for name in names)
+    cut = tuple(replace(g, sites=tuple(s for s in g.sites if s.param in parameters)) for g in groups)
+    return replace(graph, groups=cut, parameters=parameters)
 
 
 def _outward(count: int, end: int, size: int) -> Iterator[int]:

@@ -1,14 +1,15 @@
 """What each config field moves, measured: change it, build on meta, compare.
 
-No table of field names: a field holds a width when another value changes dims of tensors. Numbers and
-lists of numbers are probed, and fields that are None, whose standing value is inferred (None may mean
-four times another field). Flags are probed for the tensors that they add or remove. Not here: finding
-values for planned shapes (`config_solve`), counting blocks (`config_depth`).
+No table of field names: a field holds a width when another value changes dims of tensors. Probed are
+numbers and lists of numbers; fields that are None, or that no class declares but model code reads,
+with the number that they stand for (None may mean four times another field); and flags, for the
+tensors that they add or remove. Not here: finding values for planned shapes (`config_solve`), counting
+blocks (`config_depth`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -17,7 +18,7 @@ from transformers import PreTrainedConfig
 from surgeon.errors import RebuildError
 from surgeon.graph import Graph
 from surgeon.rebuild.config_depth import Depth, Shallow, find_depths, shallow_copy
-from surgeon.rebuild.config_tree import Path, leaves, path_text, vary
+from surgeon.rebuild.config_tree import Path, lacking, leaves, path_text, sought_names, vary
 from surgeon.rebuild.signature import Number, Signature, measure
 
 __all__ = ["ConfigSpace", "Dim", "Field", "probe"]
@@ -135,8 +136,11 @@ def _probe_fields(shallow: Shallow, depths: tuple[Depth, ...]) -> tuple[Field, .
     values = {path: v for path, v in leaves(shallow.config).items() if path not in counting}
     known = [f for path, value in values.items() if (f := _probe_value(shallow, path, value)) is not None]
     widths = sorted({int(f.value) for f in known if f.dims and type(f.value) is int and f.value > 0})
-    for path, value in values.items():
-        if value is None and (f := _probe_none(shallow, path, widths)) is not None:
+    with sought_names() as sought:
+        measure(shallow.config)
+    unset = (*(path for path, value in values.items() if value is None), *lacking(shallow.config, sought))
+    for path in unset:
+        if (f := _probe_unset(shallow, path, widths)) is not None:
             known.append(f)
     return tuple(known)
 
@@ -166,8 +170,13 @@ def _other_numbers(value: int | float) -> Iterator[int | float]:
         yield value + 1
 
 
-def _probe_none(shallow: Shallow, path: Path, widths: list[int]) -> Field | None:
-    """The Field of a None: a number in its place moves something, unless it is what None stands for."""
+def _probe_unset(shallow: Shallow, path: Path, widths: Sequence[int]) -> Field | None:
+    """The Field of a None, or of a name that model code reads where it is set.
+
+    A number in its place moves something, unless it is the very number that it stands for; so two
+    that are accepted and move nothing are enough to leave it.
+    """
+    accepted = 0
     for number in widths:
         signature = _measure_or_error(shallow.config, {path: number})
         if not isinstance(signature, Signature):
@@ -176,6 +185,9 @@ def _probe_none(shallow: Shallow, path: Path, widths: list[int]) -> Field | None
         if found is not None:
             default = _default(shallow, found, number, signature)
             return Field(path, None, default, found.dims, found.tensors, found.numbers)
+        accepted += 1
+        if accepted > 1:
+            break
     return None
 
 

@@ -98,6 +98,8 @@ class Search:
         if f.stands_for is None:
             return [{}]
         reached = [w for w in self.target.cut if w.dims & f.dims]
+        if isinstance(f.stands_for, float) and not reached:
+            return [{}]
         reached = reached or [w for w in self.target.cut if any(w.dims & other.dims for other in cluster)]
         values = list(dict.fromkeys(_scaled(f.stands_for, reached)))
         options: list[Changes] = [{}, *({f.path: v} for v in values if f.implicit or v != f.stands_for)]

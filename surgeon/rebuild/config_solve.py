@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 
 from surgeon.errors import InfeasibleError, RebuildError
 from surgeon.graph import Graph
-from surgeon.plan import Plan
+from surgeon.plan import Plan, cuts_of
 from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_judge import changed_constants, changed_numbers, odd_fields, odd_numbers
 from surgeon.rebuild.config_probe import ConfigSpace, Field
@@ -98,12 +98,26 @@ def _refusal(search: Search, broken: tuple[str, ...]) -> InfeasibleError:
         changes, why = max(meant, key=lambda pair: len(pair[0]))
         reason = f"{why} (tried {_assignments(changes) or 'no change'})"
     else:
-        faults, changes = search.closest or ((), {})
-        reason = f"closest is {_assignments(changes) or 'no change'}, where {_some(faults)}"
+        reason = _shape_reason(search)
     return InfeasibleError(
         f"the config cannot express {cut}: {reason}",
         hint="another count, a cut of the axes that the config ties to these, or export.layout: per_layer",
     )
+
+
+def _shape_reason(search: Search) -> str:
+    """Which dims the fields that move the cut ones would move as well; else the closest try."""
+    for dim in sorted(search.moved):
+        movers = [f for f in search.space.movers([dim]) if f.stands_for is not None]
+        others = sorted(frozenset.intersection(*(f.dims for f in movers)) - search.moved) if movers else []
+        if others:
+            names, (param, place) = " and ".join(f.name for f in movers), others[0]
+            return (
+                f"{dim[0]} dim {dim[1]} follows {names} alone, and so do {len(others)} dims that the plan "
+                f"keeps, first {param} dim {place}"
+            )
+    faults, changes = search.closest or ((), {})
+    return f"closest is {_assignments(changes) or 'no change'}, where {_some(faults)}"
 
 
 def _assignments(changes: Changes) -> str:
@@ -129,7 +143,7 @@ def _check_whole(old: PreTrainedConfig, new: PreTrainedConfig, plan: Plan, graph
     """
     before, after = measure(old), measure(new)
     names = renamed(tuple(graph.parameters), plan, graph)
-    shapes = planned_shapes(plan, graph)
+    shapes = planned_shapes(cuts_of(plan, graph), graph)
     planned = {now: shapes[name] for name, now in names.items()}
     faults = [
         f"{name}: planned {planned.get(name, 'absent')}, the config builds {after.shapes.get(name, 'absent')}"

@@ -59,9 +59,8 @@ class Target:
         return tuple(width for width in self.widths if width.new != width.old)
 
 
-def planned_shapes(plan: Plan, graph: Graph) -> dict[str, Shape]:
+def planned_shapes(cuts: Mapping[str, Mapping[int, Positions]], graph: Graph) -> dict[str, Shape]:
     """Shape after the cuts of every tensor of the traced model, under its old name."""
-    cuts = cuts_of(plan, graph)
     return {
         name: tuple(len(cuts[name][d]) if d in cuts.get(name, ()) else s for d, s in enumerate(p.shape))
         for name, p in graph.parameters.items()
@@ -75,14 +74,14 @@ def aim(plan: Plan, graph: Graph, shallow: Shallow) -> Target:
         InfeasibleError: blocks of one sort get different widths; all such Axes listed.
     """
     dropped = tuple(f"{name}." for name in plan.dropped)
-    planned = {n: s for n, s in planned_shapes(plan, graph).items() if not n.startswith(dropped)}
+    cuts = cuts_of(plan, graph)
+    planned = {n: s for n, s in planned_shapes(cuts, graph).items() if not n.startswith(dropped)}
     shown: dict[str, list[str]] = {}
     for name in planned:
         shown.setdefault(shallow.shown(name), []).append(name)
     _check_alike(planned, shown, plan, graph)
     shapes = {name: planned[alike[0]] for name, alike in shown.items()}
     shapes = {name: shapes.get(name, shape) for name, shape in shallow.base.shapes.items()}
-    cuts = cuts_of(plan, graph)
     shown_cuts = {name: cuts[alike[0]] for name, alike in shown.items() if alike[0] in cuts}
     return Target(shapes, _widths(plan, graph, shallow, dropped), shown_cuts)
 

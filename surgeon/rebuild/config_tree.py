@@ -8,7 +8,7 @@ Not here: what a leaf means (`config_probe`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,18 @@ from transformers import PreTrainedConfig
 
 from surgeon.errors import RebuildError
 
-__all__ = ["Path", "entry", "leaves", "lists_beside", "path_text", "quiet", "resize_depth", "vary"]
+__all__ = [
+    "Path",
+    "entry",
+    "lacking",
+    "leaves",
+    "lists_beside",
+    "path_text",
+    "quiet",
+    "resize_depth",
+    "sought_names",
+    "vary",
+]
 
 Path = tuple[str | int, ...]
 """Where a leaf lies: keys of nested mappings, and places in lists."""
@@ -36,7 +47,9 @@ def leaves(config: PreTrainedConfig) -> dict[Path, object]:
     while pending:
         path, value = pending.pop()
         if isinstance(value, Mapping):
-            pending += [((*path, key), part) for key, part in reversed(value.items()) if isinstance(key, str)]
+            pending += [
+                ((*path, key), part) for key, part in reversed(list(value.items())) if isinstance(key, str)
+            ]
         elif isinstance(value, list):
             pending += [((*path, place), part) for place, part in reversed(list(enumerate(value)))]
         else:
@@ -84,6 +97,38 @@ def resize_depth(
     for *_, key in lists:
         section[key] = [section[key][block] for block in keep]
     return _from_fields(config, fields)
+
+
+def lacking(config: PreTrainedConfig, sought: Iterable[tuple[type, str]]) -> tuple[Path, ...]:
+    """Where the names in `sought` would lie: in the config, or in the nested ones of the given class."""
+    nested = ((key, getattr(config, key, None)) for key in config.sub_configs)
+    sections = [((), config), *(((key,), part) for key, part in nested if part is not None)]
+    return tuple((*path, name) for path, part in sections for kind, name in sought if type(part) is kind)
+
+
+@contextmanager
+def sought_names() -> Iterator[set[tuple[type, str]]]:
+    """Names that anything asks of a config meanwhile and that it lacks, with the config's class.
+
+    Model code reads some fields only where they are set (``getattr(config, "...", default)``); no
+    config class declares them, so this is the one way to learn of them.
+    """
+    found: set[tuple[type, str]] = set()
+
+    def note(config: PreTrainedConfig, name: str) -> object:
+        if not name.startswith("_"):
+            found.add((type(config), name))
+        raise AttributeError(f"{type(config).__name__} has no attribute '{name}'")
+
+    before = vars(PreTrainedConfig).get("__getattr__")
+    if before is not None:  # whatever transformers does there itself, nothing is learned behind it
+        yield found
+        return
+    setattr(PreTrainedConfig, "__getattr__", note)  # noqa: B010 -- no such attribute is declared
+    try:
+        yield found
+    finally:
+        delattr(PreTrainedConfig, "__getattr__")
 
 
 @contextmanager
