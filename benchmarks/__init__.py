@@ -1,0 +1,1 @@
+"""Measurements that the project owns: which families can be operated on, and how fast."""
