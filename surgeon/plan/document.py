@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue
 from surgeon.errors import InputError
 from surgeon.graph import Graph
 from surgeon.graph.strict import Strict, read_document
+from surgeon.plan.check import check_plan
 from surgeon.plan.cuts import cuts_of
 from surgeon.plan.edits import Assign, DropBlock, Edit, Keep
 from surgeon.plan.plan import Plan
@@ -91,11 +92,12 @@ def plan_from_document(
 
     Args:
         document: the parsed JSON.
-        graph: where given, the document's cuts must be those of its edits on this Graph.
+        graph: where given, the Plan must be one that it can take, with the cuts that the document lists.
         values: tensors of the Assign edits by parameter name, from the file that ``values`` names.
 
     Raises:
         InputError: another version, an unknown key, a wrong type, or cuts that do not fit.
+        PlanError: edits that contradict each other, or that `graph` cannot take.
     """
     read = _read(document)
     plan = Plan(read.model.type, (), read.model.fingerprint)
@@ -103,6 +105,7 @@ def plan_from_document(
     if tuple(plan.dropped) != read.dropped:
         raise InputError(f"plan: 'dropped' lists {list(read.dropped)}, the edits drop {list(plan.dropped)}")
     if graph is not None:
+        check_plan(plan, graph)
         _check_cuts(read, plan, graph)
     return plan
 

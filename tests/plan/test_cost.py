@@ -53,9 +53,7 @@ def test_unit_cost_is_the_difference_between_two_models(tied):
     for name, change in fewer.items():
         expected = (whole - count(tie_word_embeddings=tied, **change)) / LAYERS
         assert unit_cost(graph.group(name), graph) == expected
-    six = whole - count(
-        tie_word_embeddings=tied, hidden_size=42
-    )  # a multiple of the heads, as the config wants
+    six = whole - count(tie_word_embeddings=tied, hidden_size=42)  # the config wants a multiple of 6
     assert unit_cost(graph.group("hidden"), graph) == six / 6
     vocab = sum(unit_cost(group, graph) for group in graph.of_kind("vocab"))
     assert vocab == whole - count(tie_word_embeddings=tied, vocab_size=52)
