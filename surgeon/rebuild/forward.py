@@ -24,6 +24,7 @@ __all__ = [
     "PrecisionLoss",
     "all_tensors",
     "call_with",
+    "feed",
     "first_output",
     "probe_tokens",
 ]
@@ -99,6 +100,14 @@ def first_output(output: object) -> Output:
         if isinstance(value, Tensor) and value.is_floating_point():
             return Output(name, value)
     raise VerifyError(f"the model returned {type(output).__name__}, which holds no floating-point tensor")
+
+
+def feed(module: nn.Module, ids: Tensor) -> dict[str, Tensor]:
+    """Keyword arguments of one forward pass over `ids`; an encoder-decoder reads them on both sides."""
+    config = getattr(module, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
+        return {"input_ids": ids, "decoder_input_ids": ids}
+    return {"input_ids": ids}
 
 
 def probe_tokens(module: nn.Module, seed: int = 0, rows: int = 3, length: int = 23) -> Tensor:

@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from surgeon.errors import VerifyError
 from surgeon.graph import Graph, Group, Layout
 from surgeon.graph.layout import Positions
-from surgeon.rebuild.forward import Output, PrecisionLoss, all_tensors, call_with, first_output, probe_tokens
+from surgeon.rebuild.forward import (
+    Output,
+    PrecisionLoss,
+    all_tensors,
+    call_with,
+    feed,
+    first_output,
+    probe_tokens,
+)
 
 __all__ = ["Proof", "prove", "randomised"]
 
@@ -81,7 +89,7 @@ def prove(
     ids = probe_tokens(module, seed) if tokens is None else tokens
     loss = PrecisionLoss()
     with torch.no_grad(), loss:
-        want = first_output(call_with(module, tensors, input_ids=ids))
+        want = first_output(call_with(module, tensors, **feed(module, ids)))
     chosen = tuple(g for g in graph.groups if g.locked is None) if groups is None else tuple(groups)
     proofs = []
     for place, group in enumerate(chosen):
@@ -164,5 +172,5 @@ def _moved(want: Output, group: Group, order: Positions) -> Output:
 
 def _error(module: nn.Module, tensors: Mapping[str, Tensor], ids: Tensor, want: Output) -> float:
     with torch.no_grad():
-        got = first_output(call_with(module, tensors, input_ids=ids)).value
+        got = first_output(call_with(module, tensors, **feed(module, ids))).value
     return float((got - want.value).abs().max() / want.value.abs().max())

@@ -16,7 +16,7 @@ from surgeon.errors import VerifyError
 from surgeon.graph import Graph
 from surgeon.graph.layout import Positions
 from surgeon.plan import Plan
-from surgeon.rebuild.forward import PrecisionLoss, all_tensors, call_with, first_output
+from surgeon.rebuild.forward import PrecisionLoss, all_tensors, call_with, feed, first_output
 from surgeon.rebuild.masked import masked
 
 __all__ = ["Comparison", "compare"]
@@ -96,8 +96,8 @@ def compare(
     ids, small_ids = _inputs(tokens, plan, graph)
     loss = PrecisionLoss()
     with torch.no_grad(), loss:
-        want = first_output(masked(original, plan, graph, dtype)(input_ids=ids))
-        got = first_output(call_with(small, all_tensors(small, dtype), input_ids=small_ids))
+        want = first_output(masked(original, plan, graph, dtype)(**feed(original, ids)))
+        got = first_output(call_with(small, all_tensors(small, dtype), **feed(small, small_ids)))
     wanted = want.value
     for dim, kept in _kept(plan, graph, want.name, "output").items():
         wanted = wanted.index_select(dim, torch.from_numpy(kept).to(wanted.device))

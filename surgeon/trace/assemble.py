@@ -10,7 +10,7 @@ from torch import nn
 from surgeon.graph import Axis, Graph, Group, Parameter, Port, Stack
 from surgeon.trace.blocks import find_stacks
 from surgeon.trace.evidence import coupling_graph
-from surgeon.trace.kinds import kind_of
+from surgeon.trace.kinds import Surroundings, kind_of
 from surgeon.trace.layouts import placements
 from surgeon.trace.locks import lock_beside_untouched, locks_of
 from surgeon.trace.names import Places
@@ -33,18 +33,15 @@ def assemble(recording: Recording, module: nn.Module) -> Graph:
     }
     occurrences = find_occurrences(state, terms, parameters)
     stacks, streams = find_stacks(state, recording.calls, _sizes(parameters))
-    hidden = {atom.id for value in streams for atom in atoms_of(recording.dims(value)[-1])}
+    hidden = frozenset(atom.id for value in streams for atom in atoms_of(recording.dims(value)[-1]))
     ports = _ports(recording)
-    partners = {
-        name: {dim: {atom.id for atom in atoms_of(term)} for dim, term in enumerate(dims)}
-        for name, dims in terms.items()
-    }
-    vocab = {number for number, found in ports.items() if number not in hidden and _is_vocab(found)}
+    vocab = frozenset(number for number, found in ports.items() if number not in hidden and _is_vocab(found))
+    around = Surroundings(hidden, vocab, terms)
     places = Places(stacks)
     groups, axes = [], {}
     for found in occurrences.values():
-        kind = kind_of(found, hidden, vocab, partners)
         place = places.place(found.sites)
+        kind = kind_of(found, around, place.role)
         name = places.name(place, kind)
         axes[found.atom.id] = name
         groups.append(
@@ -103,7 +100,7 @@ def _is_vocab(ports: list[Port]) -> bool:
     return any(port.dim is None or port.direction == "output" for port in ports)
 
 
-def _stream_axis(stack: Stack, hidden: set[int], axes: Mapping[int, str]) -> str | None:
+def _stream_axis(stack: Stack, hidden: frozenset[int], axes: Mapping[int, str]) -> str | None:
     names = [axes[number] for number in sorted(hidden) if number in axes]
     return names[0] if names else None
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from surgeon.graph import AxisKind, Block, Site, Stack, Sublayer
+from surgeon.graph import AxisKind, Block, Site, Stack, Sublayer, SublayerRole
 
 __all__ = ["Place", "Places"]
 
@@ -16,8 +16,9 @@ class Place:
     """Where an Axis lives: its Block and Sublayer, if it stays within one, and a name for both."""
 
     label: str
-    block: str | None
-    sublayer: str | None
+    block: str | None = None
+    sublayer: str | None = None
+    role: SublayerRole | None = None
 
 
 class Places:
@@ -35,15 +36,15 @@ class Places:
         """The one Block that holds all parameters, and within it the one Sublayer, if there is one."""
         owners = {self._owner(site.param) for site in sites}
         if len(owners) != 1 or None in owners:
-            return Place("", None, None)
+            return Place("")
         name = owners.pop()
         assert name is not None
         label, block = self._blocks[name]
         parts = {_sublayer_of(block, site.param) for site in sites}
         part = parts.pop() if len(parts) == 1 else None
         if part is None:
-            return Place(label, name, None)
-        return Place(f"{label}.{_part_label(block, part)}", name, part.name)
+            return Place(label, name)
+        return Place(f"{label}.{_part_label(block, part)}", name, part.name, part.role)
 
     def name(self, place: Place, kind: AxisKind) -> str:
         """A name that no other Axis has."""

@@ -11,7 +11,7 @@ from surgeon.trace.state import TraceState
 from surgeon.trace.terms import Atom
 from surgeon.trace.unify import Mismatch
 
-__all__ = ["is_contraction", "propagate"]
+__all__ = ["is_contraction", "is_convolution", "propagate"]
 
 _VIEWS = frozenset(
     {
@@ -64,6 +64,11 @@ def is_contraction(name: str) -> bool:
     return name in _CONTRACTIONS or "scaled_dot_product" in name
 
 
+def is_convolution(name: str) -> bool:
+    """Whether an op slides a kernel."""
+    return name in ("convolution", "_convolution")
+
+
 def propagate(state: TraceState, *, strict: bool = False) -> None:
     """Apply the rules to every event of the recording, in order.
 
@@ -73,6 +78,7 @@ def propagate(state: TraceState, *, strict: bool = False) -> None:
     Raises:
         UnsupportedOpError: under `strict`, for the first op without a rule.
     """
+    state.read.update(value.id for event in state.recorder.events for value in event.inputs)
     for event in state.recorder.events:
         _spread_facts(event, state)
         if not event.outputs:

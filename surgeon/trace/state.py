@@ -17,7 +17,8 @@ class TraceState:
     that depend on the model's inputs, which are therefore never constants. origins: the parameter
     that a value is a plain view of. roles: how a Term is used in a parameter.
     constants: values made inside forward, whose numbers tell their positions apart.
-    mixing: events that contract two activations over positions.
+    mixing: events that contract two activations over positions. scans: events that walk along the
+    sequence (a convolution, a recurrence). read: values that some op reads.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -32,6 +33,8 @@ class TraceState:
         self.roles: list[tuple[str, Term, Role]] = []
         self.constants: set[int] = set()
         self.mixing: set[int] = set()
+        self.scans: set[int] = set()
+        self.read: set[int] = set()
         self.unruled: dict[str, set[str]] = {}
         self.data_sizes: frozenset[int] = frozenset()
 

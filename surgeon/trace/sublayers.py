@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from surgeon.graph import Sublayer, SublayerRole
 from surgeon.trace.calls import Call
+from surgeon.trace.propagate import is_convolution
 from surgeon.trace.record import Event, Value
 from surgeon.trace.rule import base_name
 from surgeon.trace.state import TraceState
@@ -26,10 +27,7 @@ def sublayers_of(
     the sublayer, the norms in front included.
     """
     events = state.recorder.events[call.first_event : call.last_event]
-    writers: dict[int, list[Event]] = {}
-    for event in events:
-        for value in event.outputs:
-            writers.setdefault(value.id, []).append(event)
+    writers = _writers(events)
     stream = {source.id}
     found: dict[str, tuple[int, SublayerRole, list[str]]] = {}
     for addition, carried, summand in additions:
@@ -42,11 +40,37 @@ def sublayers_of(
             name = max(children, key=lambda child: (sizes.get(child, 0), -children.index(child)))
             start = next((event.index for event in behind if f"{event.module}.".startswith(f"{name}.")), 0)
             first, role, known = found.get(name, (start, "mlp", []))
-            role = "attn" if any(event.index in state.mixing for event in behind) else role
+            role = _role(behind, state) or role
             found[name] = (first, role, known + [child for child in children if child not in known])
         stream.update(value.id for value in addition.outputs)
     ordered = sorted(found.items(), key=lambda item: item[1][0])
     return tuple(Sublayer(name, role, tuple(children)) for name, (_, role, children) in ordered)
+
+
+def _role(events: list[Event], state: TraceState) -> SublayerRole | None:
+    """What mixes positions: a convolution or steps along the sequence, a contraction, or nothing."""
+    if any(is_convolution(event.name) for event in events if event.index in state.scans):
+        return "mixer"
+    if any(event.index in state.mixing for event in events):
+        return "attn"
+    return "mixer" if sum(event.index in state.scans for event in events) > 1 else None
+
+
+def _writers(events: list[Event]) -> dict[int, list[Event]]:
+    """Who wrote each value, in order; a write into a view is a write into what it is a view of."""
+    writers: dict[int, list[Event]] = {}
+    bases: dict[int, int] = {}
+    for event in events:
+        if base_name(event.name) in ("slice", "select", "view", "transpose", "alias") and event.inputs:
+            bases.update({value.id: event.inputs[0].id for value in event.outputs})
+        in_place = base_name(event.name) != event.name
+        for value in event.outputs:
+            writers.setdefault(value.id, []).append(event)
+            base = bases.get(value.id) if in_place else None
+            while base is not None:
+                writers.setdefault(base, []).append(event)
+                base = bases.get(base)
+    return writers
 
 
 def _writer(value: Value, before: int, writers: dict[int, list[Event]]) -> Event | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from surgeon.trace.rule import Op, rules
+from surgeon.trace.terms import is_data
 
 __all__: list[str] = []
 
@@ -25,6 +26,8 @@ def convolution(op: Op) -> None:
     if op.args[2] is not None:
         op.unify(op.dims(op.args[2])[0], w_out)
         op.note_role(op.args[2], w_out, "pointwise")
+    if any(is_data(term) and term.size > 1 for term in x[2:]):
+        op.state.scans.add(op.event.index)
     for term in w[2:]:
         op.lock(term, "kernel positions of a convolution")
     sizes = op.shape(op.out)

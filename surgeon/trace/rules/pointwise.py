@@ -69,6 +69,7 @@ def broadcast(op: Op, terms: list[Term], value: Value, role: Role | None = None)
     "log_sigmoid_forward",
     "polar",
     "_conj",
+    "floor_divide",
     "isin",
 )
 def pointwise(op: Op) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from surgeon.trace.record import Value
 from surgeon.trace.rule import Op, rules
 from surgeon.trace.rules.pointwise import pointwise
 from surgeon.trace.terms import is_data
@@ -39,13 +38,14 @@ _RANKS = frozenset({"argmax", "argmin"})
 def reduce(op: Op) -> None:
     """The reduced dims go, or stay with size one; an arg-extremum indexes what it reduced."""
     place = 2 if op.name in ("linalg_vector_norm", "norm") else 1
-    if len(op.args) > 1 and isinstance(op.args[1], Value):
+    if len(op.inputs) > 1:
         pointwise(op)  # max(x, y)
         return
     terms = op.dims(op.args[0])
     where = op.arg(place, "dim")
-    whole = where is None or where == () or isinstance(where, bool)
-    named = range(len(terms)) if whole else where if isinstance(where, tuple) else (where,)
+    if isinstance(where, int) and not isinstance(where, bool):
+        where = (where,)
+    named = where if isinstance(where, tuple) and where else range(len(terms))
     reduced = {op.dim(n, len(terms)) for n in named}
     keeps = len(op.shape(op.out)) == len(terms)
     if op.name in _DIVIDES:

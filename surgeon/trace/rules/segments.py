@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from surgeon.trace.rule import Op, rules
-from surgeon.trace.terms import Term, concat
+from surgeon.trace.terms import Term, concat, is_data
 from surgeon.trace.unify import Mismatch
 
 __all__: list[str] = []
@@ -52,9 +52,17 @@ def select(op: Op) -> None:
     """One index is picked: the axis is a tuple of named parts, not a set."""
     terms = op.dims(op.inputs[0])
     d = op.dim(op.args[1], len(terms))
-    op.lock(terms[d], "its indices are picked one by one")
+    _pick(op, terms[d])
     op.set(op.out, terms[:d] + terms[d + 1 :])
     op.pass_domain(op.inputs[0], op.out)
+
+
+def _pick(op: Op, term: Term) -> None:
+    """Picking from the sequence is a step of a recurrence; what nobody reads was only measured."""
+    if is_data(term):
+        op.state.scans.add(op.event.index)
+    elif any(value.id in op.state.read for value in op.outs):
+        op.lock(term, "its indices are picked one by one")
 
 
 @rules.register("unbind")
@@ -62,7 +70,7 @@ def unbind(op: Op) -> None:
     """All indices, one by one."""
     terms = op.dims(op.inputs[0])
     d = op.dim(op.arg(1, "dim", 0), len(terms))
-    op.lock(terms[d], "its indices are picked one by one")
+    _pick(op, terms[d])
     for value in op.outs:
         op.set(value, terms[:d] + terms[d + 1 :])
     op.pass_domain(op.inputs[0], *op.outs)
