@@ -8,7 +8,8 @@ first. Not here: making Pools of a selection (`pooling`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +25,22 @@ Counts = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One Group of a Pool: the indices that are left, their scores [left], and what one index costs."""
+    """One Group of a Pool: the indices that are left, their scores [left], and what one index costs.
+
+    `spread` and `searched` are `spread` and `best` of the Scores.
+    """
 
     group: Group
     left: tuple[int, ...]
     scores: npt.NDArray[np.float64]
     cost: int
+    spread: float | None = None
+    searched: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def best(self, count: int) -> tuple[int, ...]:
         """The `count` indices to keep, ascending."""
+        if set(self.searched.get(count, (-1,))) <= set(self.left):
+            return self.searched[count]
         ascending = np.argsort(self.scores, kind="stable")
         return tuple(self.left[place] for place in np.sort(ascending[len(self.left) - count :]))
 

@@ -32,7 +32,7 @@ def make_pools(
         InfeasibleError: tied Groups differ already, or are smaller than `multiple_of`.
         SurgeonError: the criterion does not give one score an index.
     """
-    statistics = state.statistics(criterion.needs())
+    statistics = state.statistics(criterion.needs(), groups)
     members: dict[str, Member] = {}
     for group in groups:
         scores = criterion.score(trainable(group, state.graph), state.weights, statistics)
@@ -43,7 +43,12 @@ def make_pools(
             )
         left = kept_of(state.plan, group)
         members[group.name] = Member(
-            group, left, scores.values[np.array(left)], unit_cost(group, state.graph)
+            group,
+            left,
+            scores.values[np.array(left)],
+            unit_cost(group, state.graph),
+            scores.spread,
+            scores.best,
         )
     pools = []
     for names in state.limits.tied(tuple(members)):

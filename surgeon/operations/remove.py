@@ -115,7 +115,7 @@ class Remove(Operation):
                 raise InfeasibleError(f"keep {self.keep.count} of '{pools[0].names[0]}': {refusal}")
             return asked, asked
         if self.keep.fraction is not None:
-            fraction = 1 - (1 - self.keep.fraction) * done
+            fraction = self.keep.fraction + (1 - self.keep.fraction) * (1 - done)
             asked = self.allocation.counts(
                 pools, Amount(fraction=fraction, multiple_of=self.keep.multiple_of)
             )

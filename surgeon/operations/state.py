@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from surgeon.calibrate import Statistic, Statistics
 from surgeon.errors import SurgeonError
-from surgeon.graph import Graph
+from surgeon.graph import Graph, Group
 from surgeon.operations.masked_weights import MaskedWeights
 from surgeon.plan import Edit, GroupedLimits, Limits, Plan, Unlimited, traced_edits
 from surgeon.rebuild import TensorSource
@@ -46,8 +46,10 @@ class State:
         """The tensors under the Plan so far, removed parts zero; where there are none, reading fails."""
         return MaskedWeights(self.source or _Unread(), self.plan, self.graph)
 
-    def statistics(self, keys: Iterable[Statistic]) -> Statistics:
+    def statistics(self, keys: Iterable[Statistic], groups: Collection[Group] | None = None) -> Statistics:
         """`keys`, measured under the Plan so far, and nothing else to be read.
+
+        Where `groups` are given, no more is measured than a step needs that works on these.
 
         Raises:
             SurgeonError: there is no calibration text to measure them on.
@@ -61,7 +63,8 @@ class State:
                 f"step {self.step} needs the statistics {listing}, and there is no calibration text",
                 hint="add calibration: {texts: ...} to the recipe, or hand in texts",
             )
-        return self.measure(self.plan, wanted).only(wanted)
+        narrow = {key: key if groups is None else key.on(self.graph, groups) for key in wanted}
+        return self.measure(self.plan, frozenset(narrow.values())).renamed(narrow)
 
     def after(self, edits: Iterable[Edit], values: dict[str, object] | None = None) -> State:
         """The State with more Edits, of Axes of this Graph.

@@ -34,13 +34,13 @@ class Uniform(Allocation):
         shares = np.unique(np.concatenate([np.arange(1, p.began + 1) / p.began for p in pools]))[::-1]
 
         def at(place: int) -> Counts:
-            share = float(shares[place])
-            return tuple(_nearest_multiple(pool, round(share * pool.began, 9)) for pool in pools)
+            return tuple(_kept(pool, float(shares[place])) for pool in pools)
 
         return Ladder(len(shares), at)
 
 
-def _nearest_multiple(pool: Pool, exact: float) -> int:
-    """The largest allowed count that is not above `exact`, or the least allowed one."""
-    count = int(exact) // pool.multiple_of * pool.multiple_of
-    return min(max(count, pool.multiple_of), pool.top)
+def _kept(pool: Pool, share: float) -> int:
+    """As `Amount.kept`, and one multiple where that would keep nothing."""
+    least = pool.multiple_of / pool.began
+    amount = Amount(fraction=max(share, least), multiple_of=pool.multiple_of)
+    return min(amount.kept(pool.began, pool.channels), pool.top)
