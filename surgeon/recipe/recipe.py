@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr
 from ruamel.yaml import YAML
 
 from surgeon.graph.strict import Many, Strict
-from surgeon.operations.operation import Operation, operations
+from surgeon.operations import Operation, operations
 from surgeon.passes import GraphPass, passes
 from surgeon.plan import tagged_field
 from surgeon.recipe.place import KeyPath, Place, Places

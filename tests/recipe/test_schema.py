@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from surgeon.criteria import criteria
-from surgeon.operations.operation import operations
+from surgeon.operations import operations
 from surgeon.passes import passes
 from surgeon.recipe import recipe_schema
 
