@@ -1,0 +1,24 @@
+"""`apply`: carry out a plan on a module in memory."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from surgeon.plan import Plan, check_plan
+from surgeon.rebuild import apply_plan
+from surgeon.trace import trace_module
+
+__all__ = ["apply"]
+
+
+def apply(model: nn.Module, plan: Plan) -> nn.Module:
+    """A new, smaller module of the same class, built from a new config; `model` is untouched.
+
+    Raises:
+        PlanError: the plan was made for another type of model.
+        InfeasibleError: the model cannot be cut so, or its config cannot express the result.
+    """
+    graph = trace_module(model)
+    check_plan(plan, graph)
+    small, _ = apply_plan(model, plan, graph)
+    return small

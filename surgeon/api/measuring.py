@@ -1,0 +1,98 @@
+"""Before and after: what a person wants to see of the original and the smaller model, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from surgeon.api.progress import Progress
+from surgeon.api.subject import Subject, widened
+from surgeon.evaluate import Protocol, measure
+
+__all__ = ["HeldOut", "before_and_after"]
+
+SIZES = ("parameters", "bytes", "kv_cache_bytes_per_token")
+SPEEDS = {
+    "prefill_tokens_per_second": "time_per_token_reading",
+    "decode_tokens_per_second": "time_per_token_writing",
+}
+PROMPT, SENTENCE = 12, 32
+"""Tokens of the sample's prompt, and of what is generated after it."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Token ids [n] of held-out text, how they are cut, and what turns ids back into text, if anything."""
+
+    ids: Tensor
+    protocol: Protocol
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+
+def before_and_after(
+    subject: Subject, small: PreTrainedModel, held_out: HeldOut | None, progress: Progress
+) -> dict[str, object]:
+    """Metrics of both models under ``metrics``, and a sentence by both under ``sample``.
+
+    Sizes and speed are measured in the dtype of the weights, what is computed from text in float32 or
+    wider. Without held-out text there is neither perplexity nor a sample.
+    """
+    ids = None if held_out is None else held_out.ids
+    found: dict[str, dict[str, object]] = {}
+    for when, model in (("before", subject.module), ("after", small)):
+        progress(f"measure size and speed {when}", 0, None)
+        for value in measure(model, ids, names=(*SIZES, *SPEEDS)):
+            if value.name in SPEEDS:
+                found.setdefault(SPEEDS[value.name], {"unit": "ms"})[when] = 1000 / value.value
+            else:
+                found.setdefault(value.name, {"unit": value.unit})[when] = value.value
+    if held_out is None:
+        return {"metrics": found}
+    wide = {"before": subject.wide, "after": widened(small)}
+    perplexity: dict[str, object] = {"unit": ""}
+    for when, model in wide.items():
+        (value,) = measure(
+            model,
+            held_out.ids,
+            protocol=held_out.protocol,
+            names=("perplexity",),
+            progress=_counted(f"perplexity {when}", held_out.ids.numel(), progress),
+        )
+        perplexity[when] = value.value
+    result: dict[str, object] = {"metrics": {**found, "perplexity": perplexity}, "protocol": value.protocol}
+    if held_out.tokenizer is not None:
+        result["sample"] = _sample(wide, held_out.ids, held_out.tokenizer)
+    return result
+
+
+def _counted(stage: str, total: int, progress: Progress):
+    done = 0
+
+    def told(tokens: int) -> None:
+        nonlocal done
+        done += tokens
+        progress(stage, done, total)
+
+    return told
+
+
+def _sample(
+    models: dict[str, PreTrainedModel], ids: Tensor, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, object]:
+    """The most likely continuation of the head of the held-out text, by both models."""
+    prompt = ids[None, :PROMPT]
+    sentences: dict[str, object] = {"prompt": tokenizer.decode(prompt[0], skip_special_tokens=True)}
+    for when, model in models.items():
+        with torch.no_grad():
+            written = model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=SENTENCE,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_token_id or 0,
+            )
+        sentences[when] = tokenizer.decode(written[0, PROMPT:], skip_special_tokens=True)
+    return sentences

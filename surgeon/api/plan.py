@@ -1,0 +1,66 @@
+"""`plan`: what a recipe would do to a model. No weight is read when no step needs one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from surgeon.api.load_recipe import load_recipe
+from surgeon.api.planning import make_plan
+from surgeon.api.progress import Progress, silent
+from surgeon.api.run import named_model
+from surgeon.api.subject import ModelLike, Subject
+from surgeon.api.texts import Text, calibration_samples
+from surgeon.io import write_plan
+from surgeon.plan import Plan, Report
+from surgeon.recipe import Recipe
+
+__all__ = ["plan", "plan_report"]
+
+RecipeLike = str | Path | Mapping[str, object] | Recipe
+
+
+def plan(
+    model: ModelLike,
+    recipe: RecipeLike,
+    *,
+    texts: Sequence[Text] | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Plan:
+    """The Plan that `recipe` makes for `model`; `surgeon.apply` carries it out.
+
+    Args:
+        model: a module, a config, or a checkpoint's folder or hub id.
+        recipe: a path, the text itself, a mapping, or a Recipe.
+        texts: calibration texts in place of the recipe's: files, or token ids.
+        overrides: single values of the recipe to replace, as in ``steps.0.keep.fraction=0.5``.
+        device: where to compute.
+        progress: told what is going on.
+
+    Raises:
+        RecipeError: the recipe is wrong, or does not fit the model.
+        PlanError: a step refused.
+    """
+    read = load_recipe(recipe, overrides)
+    subject = Subject(model, device)
+    return make_plan(subject, read, calibration_samples(read, subject, texts), progress).plan
+
+
+def plan_report(
+    recipe: RecipeLike,
+    *,
+    model: ModelLike | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Report:
+    """Like `plan`, with the Report of what each step chose; the Plan itself goes to the file `out`."""
+    read = load_recipe(recipe, overrides)
+    subject = Subject(named_model(read, model), device)
+    planned = make_plan(subject, read, calibration_samples(read, subject), progress)
+    if out is not None:
+        write_plan(planned.plan, planned.traced.graph, out)
+    return planned.report

@@ -1,0 +1,155 @@
+"""From a recipe and a model to a Plan: the steps, one after the other, each on what the last one left.
+
+The order is that of the design: trace, measure what the config can express, then for every step its
+statistics, its proposal, its checks. Weights are loaded, and text is read, only where a step declares
+that it needs them. Not here: cutting (`surgeon.api.publishing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from surgeon.api.progress import Progress
+from surgeon.api.subject import Subject
+from surgeon.calibrate import Samples, Statistic, Statistics, gather
+from surgeon.graph import Graph
+from surgeon.operations import Measure, Operation, State
+from surgeon.passes import GraphPass
+from surgeon.plan import (
+    Cost,
+    Limits,
+    Plan,
+    Report,
+    StepRecord,
+    Unlimited,
+    kv_cache_elements,
+    parameters_after,
+)
+from surgeon.rebuild import ConfigLimits, ConfigSpace, ModuleSource, masked, probe, solve
+from surgeon.recipe import Recipe, check_recipe
+from surgeon.trace import trace_module
+
+__all__ = ["Planned", "Traced", "cost_of", "make_plan", "traced"]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A model's Graph, and what its config can express; `space` is None where that limits nothing."""
+
+    graph: Graph
+    space: ConfigSpace | None
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that a Plan for this model is under."""
+        return Unlimited() if self.space is None else ConfigLimits(self.space, self.graph)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A Plan, the model that it is for, and the record of how it came about."""
+
+    plan: Plan
+    traced: Traced
+    report: Report
+
+
+def traced(subject: Subject, progress: Progress, *, limited: bool = True) -> Traced:
+    """Trace the model and, where `limited`, measure which config field holds what."""
+    progress("trace", 0, None)
+    graph = trace_module(subject.structure)
+    if not limited:
+        return Traced(graph, None)
+    progress("probe the config", 0, None)
+    return Traced(graph, probe(subject.config, graph))
+
+
+def make_plan(
+    subject: Subject, recipe: Recipe, samples: Callable[[], Samples] | None, progress: Progress
+) -> Planned:
+    """Carry out the steps of `recipe` as far as a Plan.
+
+    Args:
+        subject: the model.
+        recipe: what to do.
+        samples: reads the calibration samples when first needed; None where there is no text.
+        progress: told what is going on.
+
+    Raises:
+        RecipeError: a step does not fit the model.
+        SurgeonError: a step refused; its message says which and why.
+    """
+    known = traced(subject, progress, limited=recipe.export.layout == "uniform")
+    check_recipe(recipe, known.graph)
+    reads = any(isinstance(step, Operation) and step.reads_weights for step in recipe.steps)
+    state = State(
+        graph=known.graph,
+        plan=Plan(known.graph.model_type, fingerprint=subject.fingerprint() if reads else None),
+        config_limits=known.limits,
+        source=ModuleSource(subject.module) if reads else None,
+        measure=None if samples is None else _measure(subject, known.graph, samples, progress),
+    )
+    records: list[StepRecord] = []
+    for number, step in enumerate(recipe.steps):
+        progress(f"step {number}: {step.op}", 0, None)
+        if isinstance(step, GraphPass):
+            state, record = _rewritten(step, state, tuple(record.op for record in records))
+        else:
+            state, record = step.run(state)
+        records.append(record)
+    return Planned(state.plan, known, _report(subject, recipe, known, state.plan, tuple(records)))
+
+
+def cost_of(plan: Plan, graph: Graph, dtype: torch.dtype) -> Cost:
+    """What the model takes after `plan`, its weights and its cache in `dtype`."""
+    parameters = parameters_after(plan, graph)
+    cached = kv_cache_elements(plan, graph)
+    return Cost(
+        parameters=parameters,
+        bytes=parameters * dtype.itemsize,
+        kv_cache_bytes_per_token=None if cached is None else cached * dtype.itemsize,
+    )
+
+
+def _rewritten(step: GraphPass, state: State, earlier: tuple[str, ...]) -> tuple[State, StepRecord]:
+    graph = step.run(state.graph, earlier)
+    options = step.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"op"})
+    record = StepRecord(step=state.step, op=step.op, options=options)
+    return replace(state, graph=graph, step=state.step + 1), record
+
+
+def _measure(subject: Subject, graph: Graph, samples: Callable[[], Samples], progress: Progress) -> Measure:
+    """How Statistics are measured under a Plan: on the masked view, in float32 or wider."""
+
+    def measure(plan: Plan, wanted: frozenset[Statistic]) -> Statistics:
+        stage = f"measure {', '.join(sorted(key.statistic for key in wanted))}"
+        view = masked(subject.wide, plan, graph) if plan.edits else None
+        return gather(
+            subject.wide,
+            samples(),
+            wanted,
+            view=view,
+            progress=lambda done, total: progress(stage, done, total),
+        )
+
+    return measure
+
+
+def _report(
+    subject: Subject, recipe: Recipe, known: Traced, plan: Plan, records: tuple[StepRecord, ...]
+) -> Report:
+    dtype = getattr(torch, recipe.export.dtype) if recipe.export.dtype else subject.dtype
+    warnings = []
+    if known.space is None:
+        warnings.append(f"layout {recipe.export.layout} can be planned and compared, not yet applied")
+    return Report(
+        model=subject.name,
+        before=cost_of(Plan(plan.model_type), known.graph, subject.dtype),
+        after=cost_of(plan, known.graph, dtype),
+        steps=records,
+        ledger=() if known.space is None else solve(known.space, known.graph, plan).ledger,
+        warnings=tuple(warnings),
+    )

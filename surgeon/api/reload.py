@@ -1,0 +1,107 @@
+"""Reload: does stock transformers read back what was written, and compute the same with it?
+
+Nothing of surgeon is involved in loading: `AutoModelForCausalLM`, its default attention. Not here: the
+comparison with the original (`surgeon.rebuild.compare`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from surgeon.errors import VerifyError
+from surgeon.rebuild import probe_tokens
+from surgeon.rebuild.forward import all_tensors, call_with
+
+__all__ = ["check_reload"]
+
+GENERATED = 7
+"""Tokens that are generated with the cache, to compare with a forward pass without one."""
+
+
+def check_reload(folder: Path, small: nn.Module, tolerance: float) -> tuple[str, ...]:
+    """Load `folder` with stock transformers and compare with `small`, the module that was written.
+
+    Args:
+        folder: a checkpoint.
+        small: what it must compute.
+        tolerance: allowed difference of the logits in float64, relative to the largest.
+
+    Returns:
+        What was checked, in words.
+
+    Raises:
+        VerifyError: it does not load whole, or computes something else.
+    """
+    fresh = _load(folder)
+    tokens = probe_tokens(fresh)
+    with torch.no_grad():
+        logits = _reloaded_logits(fresh, small, tokens, tolerance)
+        forward = _forward(fresh, tokens)
+        cached = _cached(fresh.float() if fresh.dtype.itemsize < 4 else fresh, tokens[:1])
+    return (
+        f"stock AutoModelForCausalLM loads it; logits differ by {logits:.1e} of the largest",
+        f"a forward pass in {forward} is finite",
+        f"{GENERATED} tokens generated with the cache: logits differ by {cached:.1e} from one pass without",
+    )
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    try:
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:  # transformers raises whatever its parts raise
+        raise VerifyError(
+            f"stock transformers cannot load the result: {type(error).__name__}: {error}"
+        ) from error
+    faults = {key: sorted(map(str, names)) for key, names in report.items() if names}
+    if faults:
+        raise VerifyError(f"stock transformers loads the result with gaps: {faults}")
+    return cast(PreTrainedModel, loaded).eval()
+
+
+def _reloaded_logits(fresh: PreTrainedModel, small: nn.Module, tokens: Tensor, tolerance: float) -> float:
+    """Relative difference in float64."""
+    wide = [all_tensors(module, torch.float64) for module in (fresh, small)]
+    got = call_with(fresh, wide[0], input_ids=tokens).logits  # type: ignore[attr-defined]
+    device = next(small.parameters()).device
+    want = call_with(small, wide[1], input_ids=tokens.to(device)).logits.to(got.device)  # type: ignore[attr-defined]
+    return _within(got, want, tolerance, "the reloaded model's logits differ from those of the one written")
+
+
+def _forward(fresh: PreTrainedModel, tokens: Tensor) -> str:
+    if not bool(torch.isfinite(fresh(input_ids=tokens).logits).all()):
+        raise VerifyError(f"a forward pass of the reloaded model in {fresh.dtype} is not finite")
+    return str(fresh.dtype).removeprefix("torch.")
+
+
+def _cached(fresh: PreTrainedModel, prompt: Tensor) -> float:
+    """Relative difference of the logits, generated step by step and computed at once."""
+    written = fresh.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=GENERATED,
+        min_new_tokens=GENERATED,
+        do_sample=False,
+        use_cache=True,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    got = torch.stack(written.logits, 1)  # type: ignore[union-attr]
+    want = fresh(input_ids=written.sequences, use_cache=False).logits[:, prompt.shape[1] - 1 : -1]  # type: ignore[union-attr]
+    tolerance = 1000 * torch.finfo(fresh.dtype).eps
+    return _within(got.to(want.dtype), want, tolerance, "cached generation differs from a pass without a cache")
+
+
+def _within(got: Tensor, want: Tensor, tolerance: float, what: str) -> float:
+    largest = float(want.abs().max())
+    apart = float((got - want).abs().max()) / (largest or 1.0)
+    if not apart <= tolerance:
+        raise VerifyError(f"{what} by {apart:.3g} of the largest; allowed is {tolerance:.1e}")
+    return apart

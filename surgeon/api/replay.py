@@ -1,0 +1,59 @@
+"""`replay`: carry out a plan file on a checkpoint, without the recipe and without calibration text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from surgeon.api.planning import cost_of, traced
+from surgeon.api.progress import Progress, silent
+from surgeon.api.publishing import Writing, publish
+from surgeon.api.subject import Subject
+from surgeon.errors import PlanError
+from surgeon.io import check_output, read_plan
+from surgeon.plan import Plan, Report, check_plan
+
+__all__ = ["replay", "same_model"]
+
+
+def replay(
+    plan: str | Path,
+    *,
+    model: str | Path,
+    out: str | Path,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Report:
+    """Cut the checkpoint `model` as the file `plan` says, prove the result, publish it as `out`.
+
+    Raises:
+        PlanError: the plan was made for another model.
+        InfeasibleError: it cannot be carried out.
+        VerifyError: the result is not what was planned; nothing is published.
+    """
+    subject = Subject(model, device)
+    target = check_output(out, None if subject.checkpoint is None else subject.checkpoint.folder)
+    known = traced(subject, progress)
+    read = read_plan(plan)
+    check_plan(read, known.graph, known.limits)
+    read = read_plan(plan, known.graph)
+    same_model(read, subject)
+    report = Report(
+        model=subject.name,
+        before=cost_of(Plan(read.model_type), known.graph, subject.dtype),
+        after=cost_of(read, known.graph, subject.dtype),
+    )
+    return publish(subject, read, known, report, Writing(target), progress)
+
+
+def same_model(plan: Plan, subject: Subject) -> None:
+    """Refuse a Plan whose scores were taken on other weights.
+
+    Raises:
+        PlanError: with both fingerprints.
+    """
+    found = subject.fingerprint()
+    if plan.fingerprint is not None and found is not None and plan.fingerprint != found:
+        raise PlanError(
+            f"the plan was made for weights {plan.fingerprint[:23]}…, {subject.name} has {found[:23]}…",
+            hint="make the plan again for these weights, or give the model that it was made for",
+        )

@@ -1,0 +1,92 @@
+"""`run`: the main job, from a recipe and a checkpoint to a smaller checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from surgeon.api.evaluate import protocol_for
+from surgeon.api.load_recipe import load_recipe
+from surgeon.api.measuring import HeldOut
+from surgeon.api.planning import make_plan
+from surgeon.api.progress import Progress, silent
+from surgeon.api.publishing import Writing, publish
+from surgeon.api.subject import ModelLike, Subject
+from surgeon.api.texts import Text, calibration_samples, evaluation_ids
+from surgeon.errors import InfeasibleError, InputError
+from surgeon.io import check_output
+from surgeon.plan import Report
+from surgeon.recipe import Recipe
+
+__all__ = ["named_model", "run"]
+
+
+def run(
+    recipe: str | Path | Mapping[str, object] | Recipe,
+    model: ModelLike | None = None,
+    out: str | Path | None = None,
+    *,
+    texts: Sequence[Text] | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Report:
+    """Plan, cut, prove, publish. The output folder appears whole, or not at all.
+
+    Args:
+        recipe: a path, the text itself, a mapping, or a Recipe.
+        model: a module, or a checkpoint's folder or hub id; None takes the recipe's.
+        out: folder to write; it must not exist.
+        texts: calibration texts in place of the recipe's: files, or token ids.
+        overrides: single values of the recipe to replace, as in ``steps.0.keep.fraction=0.5``.
+        device: where to compute.
+        progress: told what is going on.
+
+    Raises:
+        RecipeError: the recipe is wrong, or does not fit the model.
+        InputError: model, texts or output cannot be used.
+        PlanError: a step refused.
+        VerifyError: the result is not what was planned; nothing is published.
+    """
+    if out is None:
+        raise InputError("no output folder was given", hint="out='…', or --out on the command line")
+    read = load_recipe(recipe, overrides)
+    subject = Subject(named_model(read, model), device)
+    target = check_output(out, None if subject.checkpoint is None else subject.checkpoint.folder)
+    if read.export.layout != "uniform":
+        raise InfeasibleError(
+            f"export.layout {read.export.layout} can be planned and compared, not yet applied",
+            hint="layout: uniform, or surgeon plan",
+        )
+    held_out = _held_out(read, subject)
+    planned = make_plan(subject, read, calibration_samples(read, subject, texts), progress)
+    writing = Writing(
+        out=target,
+        dtype=getattr(torch, read.export.dtype) if read.export.dtype else None,
+        shard_size=read.export.shard_size,
+        recipe=read.dump(),
+        held_out=held_out,
+    )
+    return publish(subject, planned.plan, planned.traced, planned.report, writing, progress)
+
+
+def named_model(recipe: Recipe, model: ModelLike | None) -> ModelLike:
+    """The model that was handed in, else the one that the recipe names.
+
+    Raises:
+        InputError: neither does.
+    """
+    found = model if model is not None else recipe.model
+    if found is None:
+        raise InputError("no model was given", hint="--model, or model: in the recipe")
+    return found
+
+
+def _held_out(recipe: Recipe, subject: Subject) -> HeldOut | None:
+    ids = evaluation_ids(recipe, subject)
+    if ids is None or recipe.evaluation is None:
+        return None
+    protocol = protocol_for(subject, recipe.evaluation.window, recipe.evaluation.stride)
+    return HeldOut(ids, protocol, None if subject.checkpoint is None else subject.tokenizer())

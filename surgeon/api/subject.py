@@ -1,0 +1,112 @@
+"""Subject: the model that a verb works on, read only as far as it is needed.
+
+A module in memory, a config, or a checkpoint by folder or hub id. Its config is there at once; its
+structure needs no weights; its weights are loaded when first asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from surgeon.errors import InputError
+from surgeon.io import Checkpoint
+from surgeon.rebuild import config_of, skeleton
+
+__all__ = ["ModelLike", "Subject", "widened"]
+
+ModelLike = nn.Module | PreTrainedConfig | str | Path
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+class Subject:
+    """One model in whatever form it was handed in; checkpoints are loaded onto `device`."""
+
+    def __init__(self, model: ModelLike, device: str = "cpu") -> None:
+        self.device = device
+        self.checkpoint: Checkpoint | None = None
+        self._module: nn.Module | None = None
+        self._config: PreTrainedConfig | None = None
+        if isinstance(model, nn.Module):
+            self._module, self.name = model, type(model).__name__
+        elif isinstance(model, PreTrainedConfig):
+            self._config, self.name = model, str(model.model_type)
+        else:
+            self.checkpoint, self.name = Checkpoint.open(model), str(model)
+            self._config = self.checkpoint.config
+
+    @cached_property
+    def config(self) -> PreTrainedConfig:
+        """The config, naming the class to build.
+
+        Raises:
+            RebuildError: a module that is not of transformers has none.
+        """
+        return self._config if self._config is not None else config_of(self._transformers_module())
+
+    @cached_property
+    def structure(self) -> nn.Module:
+        """The module as it is, or one without storage: enough to trace."""
+        return self._module if self._module is not None else skeleton(self.config)
+
+    @cached_property
+    def module(self) -> PreTrainedModel:
+        """The module with its weights, loaded in the dtype that they have.
+
+        Raises:
+            InputError: there is only a config.
+            CheckpointError: the weights are absent, broken, or do not fit the config.
+        """
+        if self._module is not None:
+            return self._transformers_module()
+        if self.checkpoint is None:
+            raise InputError(
+                f"the weights of {self.name} are needed, and only its config was given",
+                hint="give a module with weights, or the folder of a checkpoint",
+            )
+        self.checkpoint = self.checkpoint.with_weights()
+        return self.checkpoint.load_module(device=self.device)
+
+    @cached_property
+    def wide(self) -> PreTrainedModel:
+        """The module in float32 where its weights are in half precision: to measure on."""
+        return widened(self.module)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights, as far as it is known without them."""
+        if self._module is not None:
+            return next(self._module.parameters()).dtype
+        return next(self.structure.parameters()).dtype
+
+    def fingerprint(self) -> str | None:
+        """What identifies a checkpoint on this machine; None for a module or a config."""
+        return None if self.checkpoint is None else self.checkpoint.fingerprint()
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer beside the weights.
+
+        Raises:
+            InputError: the model was not given as a checkpoint.
+        """
+        if self.checkpoint is None:
+            raise InputError(
+                "there is text to be read, and a model in memory has no tokenizer",
+                hint="give token ids instead of text, or the folder of a checkpoint",
+            )
+        return self.checkpoint.load_tokenizer()
+
+    def _transformers_module(self) -> PreTrainedModel:
+        config_of(self._module)  # type: ignore[arg-type]  # refuses what is not of transformers
+        return self._module  # type: ignore[return-value]
+
+
+def widened(module: PreTrainedModel) -> PreTrainedModel:
+    """`module`, or a copy in float32 where its weights are in half precision."""
+    return copy.deepcopy(module).float() if module.dtype in HALVES else module

@@ -1,0 +1,60 @@
+"""`verify`: does a smaller model compute what the original computes with the removed parts masked?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from surgeon.api.planning import traced
+from surgeon.api.progress import Progress, silent
+from surgeon.api.publishing import in_words
+from surgeon.api.reload import check_reload
+from surgeon.api.replay import same_model
+from surgeon.api.subject import Subject
+from surgeon.io import read_plan
+from surgeon.plan import Plan, check_plan
+from surgeon.rebuild import Comparison, compare, probe_tokens
+from surgeon.trace import trace_module
+
+__all__ = ["verify", "verify_folder"]
+
+
+def verify(model: nn.Module, small: nn.Module, plan: Plan, tokens: Tensor | None = None) -> Comparison:
+    """Compare `small` in float64 with `model` masked as `plan` says.
+
+    Args:
+        model: the original.
+        small: what `surgeon.apply` made of it.
+        plan: what lies between them.
+        tokens: input ids [rows, length]; by default random ones.
+
+    Raises:
+        VerifyError: the outputs cannot be compared. A difference is for the caller to judge: `ok`, `require`.
+    """
+    graph = trace_module(model)
+    check_plan(plan, graph)
+    return compare(model, small, plan, graph, probe_tokens(model) if tokens is None else tokens)
+
+
+def verify_folder(
+    folder: str | Path, model: str | Path, *, device: str = "cpu", progress: Progress = silent
+) -> tuple[Comparison, tuple[str, ...]]:
+    """Compare a folder that surgeon wrote with the model that it was made from, and reload it.
+
+    Raises:
+        VerifyError: they differ, or stock transformers does not load the folder.
+        PlanError: the folder was made from another model.
+    """
+    subject, result = Subject(model, device), Subject(folder, device)
+    known = traced(subject, progress, limited=False)
+    plan = read_plan(Path(folder) / "plan.json", known.graph)
+    same_model(plan, subject)
+    progress("compare with the masked original", 0, None)
+    tokens = probe_tokens(subject.module)
+    comparison = compare(subject.module, result.module, plan, known.graph, tokens).require()
+    progress("reload with stock transformers", 0, None)
+    return comparison, (
+        in_words(comparison),
+        *check_reload(Path(folder), result.module, comparison.tolerance),
+    )

@@ -1,0 +1,38 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from surgeon.registry import load_plugin
+
+__all__ = ["Device", "Json", "Model", "ModelOption", "Overrides", "Plugins", "RecipeFile"]
+
+
+def _load_plugins(files: list[Path]) -> list[Path]:
+    for file in files:
+        load_plugin(file)
+    return files
+
+
+RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe, YAML or JSON.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a checkpoint, or a hub id.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", metavar="M", help="Folder of a checkpoint, or a hub id.", show_default=False),
+]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="PATH=VALUE", help="Change one value: steps.0.keep.fraction=0.5."),
+]
+Plugins = Annotated[
+    list[Path],
+    typer.Option(
+        "--plugin", metavar="FILE", help="Python file that registers more.", callback=_load_plugins, is_eager=True
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]

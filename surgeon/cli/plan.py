@@ -1,0 +1,38 @@
+"""``surgeon plan``: what a recipe would do. No weight is read when no step needs one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from surgeon.cli.arguments import Device, Json, ModelOption, Overrides, Plugins, RecipeFile
+from surgeon.cli.console import print_json, progress, say
+from surgeon.cli.report import print_report
+
+__all__ = ["command"]
+
+
+def command(
+    recipe: RecipeFile,
+    model: ModelOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the plan, for surgeon apply.")
+    ] = None,
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+    plugin: Plugins = [],  # noqa: B006 - typer copies it
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Show the steps' choices, the config changes and the cost, without touching anything."""
+    from surgeon.api.plan import plan_report
+
+    with progress() as told:
+        report = plan_report(recipe, model=model, out=out, overrides=overrides, device=device, progress=told)
+    if json:
+        print_json(report.to_dict())
+        return
+    print_report(report)
+    if out is not None:
+        say(f"written: {out}")

@@ -1,0 +1,38 @@
+"""``surgeon run``: the main job, from a recipe and a checkpoint to a smaller checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from surgeon.cli.arguments import Device, Json, Overrides, Plugins, RecipeFile
+from surgeon.cli.console import print_json, progress, say
+from surgeon.cli.report import print_measured, print_report
+
+__all__ = ["command"]
+
+
+def command(
+    recipe: RecipeFile,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must not exist.")],
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="M", help="Checkpoint folder or hub id; else the recipe's.")
+    ] = None,
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+    plugin: Plugins = [],  # noqa: B006 - typer copies it
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Plan, cut, prove, publish; then show what became of the model."""
+    from surgeon.api.run import run
+
+    with progress() as told:
+        report = run(recipe, model=model, out=out, overrides=overrides, device=device, progress=told)
+    if json:
+        print_json(report.to_dict())
+        return
+    print_report(report)
+    print_measured(report)
+    say(f"\nwritten: {out}")
