@@ -1,7 +1,7 @@
 """One run over calibration samples that collects every Statistic asked for.
 
 The loss is the mean next-token cross-entropy with the inputs as labels, computed in float32 or wider;
-padded positions neither predict nor are predicted. The module is left as it was: mode, gradients and
+padded positions neither predict nor are predicted, and are cut off before the model runs. The module is left as it was: mode, gradients and
 requires_grad flags. Not here: what is accumulated (one file a Statistic), where samples come from.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic
+from surgeon.calibrate.taps import Taps
 from surgeon.errors import InputError, SurgeonError
 
 __all__ = ["Progress", "gather", "next_token_loss"]
@@ -53,15 +54,15 @@ def gather(
     keys = tuple(dict.fromkeys(wanted))
     if not keys:
         return Statistics()
-    run = Run(module, len(samples), samples.predicted)
+    run = Run(module, len(samples), samples.predicted, Taps(module))
     if run.tokens == 0:
         raise InputError("the calibration samples hold no token to predict", hint="longer samples")
     collectors = [key.collector(run) for key in keys]
     size = 1 if any(key.per_sample for key in keys) else batch_size
     call = _Call(module, view or module, any(key.gradients for key in keys))
     loss, done = 0.0, 0
-    with _attached(collectors), call.prepared():
-        for batch in samples.batches(size):
+    with _attached(collectors, run.taps), call.prepared():
+        for batch in samples.unpadded(size):
             for collector in collectors:
                 collector.begin(batch)
             seen = call.observe(batch, done)
@@ -149,9 +150,9 @@ class _Call:
 
 
 @contextmanager
-def _attached(collectors: list[Collector]) -> Iterator[None]:
+def _attached(collectors: list[Collector], taps: Taps) -> Iterator[None]:
     with ExitStack() as stack:
-        for collector in collectors:
-            for handle in collector.attach():
+        for source in (*collectors, taps):
+            for handle in source.attach():
                 stack.callback(handle.remove)
         yield

@@ -45,12 +45,39 @@ class Samples:
         for start in range(0, len(self), size):
             yield Samples(self.ids[start : start + size], self.mask[start : start + size])
 
+    def unpadded(self, size: int) -> Iterator[Samples]:
+        """The samples in order without padding: up to `size` neighbours of equal length at a time.
+
+        A sample whose text has a gap, so that padding cannot be cut off, comes alone and as it is.
+        """
+        pending: list[Tensor] = []
+        for ids, mask in zip(self.ids, self.mask, strict=True):
+            places = mask.nonzero().flatten()
+            if not len(places):
+                continue
+            first, last = int(places[0]), int(places[-1]) + 1
+            gap = last - first > len(places)
+            if pending and (gap or len(pending) == size or len(pending[0]) != last - first):
+                yield _dense(pending)
+                pending = []
+            if gap:
+                yield Samples(ids[None], mask[None])
+            else:
+                pending.append(ids[first:last])
+        if pending:
+            yield _dense(pending)
+
     @staticmethod
     def joined(parts: Sequence[Samples]) -> Samples:
         """All samples of `parts`, in order; shorter ones are padded to the longest."""
         length = max(part.ids.shape[1] for part in parts)
         grown = [_padded(part, length) for part in parts]
         return Samples(torch.cat([p.ids for p in grown]), torch.cat([p.mask for p in grown]))
+
+
+def _dense(rows_of_ids: Sequence[Tensor]) -> Samples:
+    ids = torch.stack(list(rows_of_ids))
+    return Samples(ids, torch.ones_like(ids, dtype=torch.bool))
 
 
 def pack(stream: Sequence[int], samples: int, seq_len: int, seed: int) -> Samples:

@@ -49,3 +49,9 @@ class Statistics:
         """The same run, with nothing but `keys` to be read."""
         wanted = {key: self.get(key) for key in keys}
         return Statistics(wanted, self.samples, self.tokens, self.loss)
+
+    def renamed(self, keys: Mapping[Statistic, Statistic]) -> Statistics:
+        """The same run, in which what was measured as ``keys[key]`` is read as `key`, and nothing else."""
+        return Statistics(
+            {key: self.get(as_) for key, as_ in keys.items()}, self.samples, self.tokens, self.loss
+        )

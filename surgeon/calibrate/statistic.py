@@ -8,7 +8,7 @@ fields are its options, and a Collector. Not here: the run itself, and the resul
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from surgeon.calibrate.packing import Samples
+from surgeon.calibrate.taps import Taps
+from surgeon.graph import Graph, Group
 from surgeon.registry import Registry
 
 __all__ = ["Collector", "Observation", "Run", "Statistic", "statistics"]
@@ -23,11 +25,15 @@ __all__ = ["Collector", "Observation", "Run", "Statistic", "statistics"]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What is measured on: the module, and how many samples and predicted tokens there are in all."""
+    """What is measured on: the module, and how many samples and predicted tokens there are in all.
+
+    `taps` hand on what enters parameters, to any number of Collectors.
+    """
 
     module: nn.Module
     samples: int
     tokens: int
+    taps: Taps
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +80,10 @@ class Statistic(ABC):
     statistic: ClassVar[str]
     gradients: ClassVar[bool] = False
     per_sample: ClassVar[bool] = False
+
+    def on(self, graph: Graph, groups: Collection[Group]) -> Statistic:
+        """The same measurement, no further than a step needs it that works on `groups`."""
+        return self
 
     @abstractmethod
     def collector(self, run: Run) -> Collector:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,18 @@ __all__ = ["Scores"]
 class Scores:
     """`values` [size] float64, read-only, for the Axis called `axis`; equal ones rank by index, low first.
 
+    `spread`: where a value stands for several channels, the standard deviation that the value would have
+    if all channels of an index were alike; None: that of the values. `best`: for some kept counts the
+    indices that are best together, where a criterion has searched sets.
+
     Raises:
         SurgeonError: a value is not finite.
     """
 
     axis: str
     values: npt.NDArray[np.float64]
+    spread: float | None = None
+    best: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         values = np.array(self.values, dtype=np.float64)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from surgeon.calibrate import Statistic, Statistics
 from surgeon.calibrate.gradient import Gradient
-from surgeon.calibrate.input_magnitude import InputMagnitude
+from surgeon.calibrate.input_moment import InputMoment
 from surgeon.calibrate.squared_gradient import SquaredGradient
 from surgeon.criteria.coupled import channels
 from surgeon.criteria.criterion import Criterion, criteria
@@ -27,7 +27,7 @@ __all__ = ["TorchPruning"]
 _STATISTICS: dict[Extra, Statistic] = {
     "gradient": Gradient(),
     "squared_gradient": SquaredGradient(),
-    "input_magnitude": InputMagnitude(),
+    "input_magnitude": InputMoment("mean_abs"),
 }
 
 

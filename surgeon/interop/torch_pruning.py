@@ -9,7 +9,7 @@ count it under ``bias: true``, as they do in torch_pruning.
 
 Gradients and activations are put where an importance looks for them; it never sees the model.
 ``OBDCImportance`` gets the mean squared gradient of samples as its Fisher matrix, and
-``ActivationImportance`` sums over all calibration tokens where by itself it keeps the last batch.
+``ActivationImportance`` averages over all calibration tokens where by itself it keeps the last batch.
 
 Not here: what the scores are for (`surgeon.criteria`), and tracing by torch_pruning's own graph.
 """

@@ -13,7 +13,7 @@ from torch import nn
 
 from surgeon.calibrate import Statistics, gather, rows
 from surgeon.calibrate.gradient import Gradient
-from surgeon.calibrate.input_magnitude import InputMagnitude
+from surgeon.calibrate.input_moment import InputMoment
 from surgeon.calibrate.squared_gradient import SquaredGradient
 from surgeon.criteria import trainable
 from surgeon.criteria.torch_pruning import TorchPruning
@@ -75,7 +75,7 @@ def measured(model, x):
         {
             Gradient(): grads,
             SquaredGradient(): {name: g.square() for name, g in grads.items()},
-            InputMagnitude(): {"second.weight": seen},
+            InputMoment("mean_abs"): {"second.weight": seen},
         }
     )
 
@@ -136,7 +136,7 @@ def test_every_importance_scores_a_grouped_query_llama(small_llama):
     names = importance_names()
     assert {"MagnitudeImportance", "OBDCImportance", "RandomImportance"} < set(names)
     needs = {key for name in names for key in TorchPruning(importance=name).needs()}
-    assert needs == {Gradient(), SquaredGradient(), InputMagnitude()}
+    assert needs == {Gradient(), SquaredGradient(), InputMoment("mean_abs")}
     statistics = gather(model, rows(ids.tolist()), needs)
     for name in names:
         criterion = TorchPruning(importance=name)

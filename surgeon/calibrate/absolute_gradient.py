@@ -1,0 +1,47 @@
+"""Statistic ``absolute_gradient``: mean size of the gradients of single samples, per parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+
+__all__ = ["AbsoluteGradient"]
+
+
+@statistics.register("absolute_gradient")
+@dataclass(frozen=True)
+class AbsoluteGradient(Statistic):
+    """``sum_j |g_j| / N`` with g_j the gradient of sample j's mean loss; result [shape of the parameter].
+
+    The l1 gradients of GBLM-Pruner (Das, Ma, Shen 2023, arXiv 2311.04902), up to the factor N.
+    """
+
+    statistic: ClassVar[str] = "absolute_gradient"
+    gradients: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = True
+
+    def collector(self, run: Run) -> Collector:
+        """A fresh Collector."""
+        return _MeanAbsolute(run.samples)
+
+
+class _MeanAbsolute(Collector):
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+        self.sums: dict[str, Tensor] = {}
+
+    def observe(self, observation: Observation) -> None:
+        for name, gradient in observation.gradients.items():
+            wide = gradient.abs().to(torch.promote_types(gradient.dtype, torch.float32))
+            if name not in self.sums:
+                self.sums[name] = torch.zeros_like(wide)
+            self.sums[name].add_(wide, alpha=1 / self.samples)
+
+    def result(self) -> Mapping[str, Tensor]:
+        return self.sums
