@@ -51,11 +51,11 @@ def check_finite(folder: Path, module: nn.Module) -> None:
     Raises:
         CheckpointError: naming the tensors.
     """
-    bad = [
-        name for name, p in module.named_parameters() if p.is_floating_point() and not torch.isfinite(p).all()
-    ]
+    floats = ((name, p) for name, p in module.named_parameters() if p.is_floating_point())
+    bad = [name for name, p in floats if not torch.isfinite(p).all()]
     if bad:
         raise CheckpointError(
-            f"the weights in {folder} hold NaN or infinite values in {len(bad)} tensors: {', '.join(bad[:SHOWN])}",
+            f"the weights in {folder} hold NaN or infinite values in {len(bad)} tensors: "
+            f"{', '.join(bad[:SHOWN])}",
             hint="a checkpoint whose training did not diverge",
         )

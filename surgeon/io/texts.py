@@ -95,7 +95,7 @@ def _tensor_rows(file: Path) -> tuple[tuple[int, ...], ...]:
         raise InputError(f"{file} holds no '{IDS}', but {', '.join(names) or 'nothing'}")
     if ids.ndim != 2 or ids.is_floating_point() or ids.is_complex():
         raise InputError(
-            f"'{IDS}' in {file} is {ids.dtype} of shape {list(ids.shape)}, not ids [rows, length]"
+            f"'{IDS}' in {file} is {ids.dtype} of shape {list(ids.shape)}, not integers [rows, length]"
         )
     if ids.numel() == 0:
         raise InputError(f"'{IDS}' in {file} is empty, of shape {list(ids.shape)}")

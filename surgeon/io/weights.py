@@ -55,12 +55,12 @@ def _sharded(folder: Path) -> dict[str, TensorHeader]:
     found: dict[str, TensorHeader] = {}
     for shard in shards:
         found |= read_header(folder / shard)
-    wrong = sorted(
-        name for name, shard in owners.items() if name not in found or found[name].file.name != shard
-    )
+    held = {name: tensor.file.name for name, tensor in found.items()}
+    wrong = sorted(name for name, shard in owners.items() if held.get(name) != shard)
     if wrong:
         raise CheckpointError(
-            f"{folder / INDEX} names {len(wrong)} tensors that their shards do not hold: {', '.join(wrong[:5])}",
+            f"{folder / INDEX} names {len(wrong)} tensors that their shards do not hold: "
+            f"{', '.join(wrong[:5])}",
             hint="index and shards of the same download",
         )
     return {name: found[name] for name in owners}

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
@@ -69,7 +70,10 @@ def write_weights(
     """
     # A shallow copy: saving notes the dtype in the config and checks the generation config, and the
     # caller's module, generation config included, is to stay as it is.
-    own = copy.copy(module) if dtype in (None, module.dtype) else copy.deepcopy(module).to(dtype)
+    own: Any = copy.copy(module)
+    if dtype not in (None, module.dtype):
+        own = copy.deepcopy(own)
+        own.to(dtype)
     own.config = copy.deepcopy(module.config)
     if own.can_generate():
         own.generation_config = GenerationConfig()

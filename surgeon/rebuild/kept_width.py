@@ -13,7 +13,7 @@ variance. Not here: which positions are kept (`surgeon.plan.cuts_of`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ class KeptWidth(TorchFunctionMode):
         if width is None:
             return func(x, normalized_shape, weight, *rest, **kwargs)
         kept = width.kept.to(x.device)
-        options = (
+        options: dict[str, Any] = (
             dict(zip(("bias", "eps") if name == "layer_norm" else ("eps",), rest, strict=False)) | kwargs
         )
         bias = options.get("bias")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 import transformers
@@ -36,7 +37,7 @@ def architecture(config: PreTrainedConfig) -> type[PreTrainedModel]:
             return found
     mapping = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     if type(config) in mapping:
-        return mapping[type(config)]
+        return cast(type[PreTrainedModel], mapping[type(config)])
     raise RebuildError(
         f"transformers {transformers.__version__} has no model class for a config of type "
         f"'{config.model_type}' with architectures {config.architectures}",
