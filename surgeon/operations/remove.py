@@ -174,15 +174,15 @@ class Remove(Operation):
                 size=pool.began,
                 kept=count,
                 requested=None if asked == count else asked,
-                why=self._why(pool, count),
+                why=self._why(pool, asked, count),
             )
             for pool, asked, count in zip(pools, requested, counts, strict=True)
             for member in pool.members
         )
 
-    def _why(self, pool: Pool, count: int) -> str:
+    def _why(self, pool: Pool, asked: int, count: int) -> str:
         if count == pool.began:
-            return "nothing to remove"
+            return "this amount keeps all" if asked == count else "the config can express nothing nearer"
         shots = f", in {self.shots} shots" if self.shots > 1 else ""
         return f"the {pool.began - count} lowest by {self.criterion.criterion}{shots}"
 
