@@ -14,9 +14,10 @@ import torch
 
 from surgeon.api.progress import Progress
 from surgeon.api.subject import Subject
-from surgeon.calibrate import Samples, Statistic, Statistics, gather
+from surgeon.calibrate import Bench, Samples
+from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph
-from surgeon.operations import Measure, Operation, State
+from surgeon.operations import Operation, State
 from surgeon.passes import GraphPass
 from surgeon.plan import (
     Cost,
@@ -28,7 +29,7 @@ from surgeon.plan import (
     kv_cache_elements,
     parameters_after,
 )
-from surgeon.rebuild import ConfigLimits, ConfigSpace, ModuleSource, masked, probe, solve
+from surgeon.rebuild import ConfigLimits, ConfigSpace, ModuleSource, probe, solve
 from surgeon.recipe import Recipe, check_recipe
 from surgeon.trace import trace_module
 
@@ -46,6 +47,16 @@ class Traced:
     def limits(self) -> Limits:
         """The limits that a Plan for this model is under."""
         return Unlimited() if self.space is None else ConfigLimits(self.space, self.graph)
+
+    def refusal(self, plan: Plan) -> str | None:
+        """Why no config builds what `plan` leaves, or None."""
+        if self.space is None:
+            return None
+        try:
+            solve(self.space, self.graph, plan)
+        except InfeasibleError as error:
+            return error.message
+        return None
 
 
 @dataclass(frozen=True)
@@ -85,12 +96,15 @@ def make_plan(
     known = traced(subject, progress, limited=recipe.export.layout == "uniform")
     check_recipe(recipe, known.graph)
     reads = any(isinstance(step, Operation) and step.reads_weights for step in recipe.steps)
+    bench = None if samples is None else Bench(known.graph, lambda: subject.wide, samples, progress)
     state = State(
         graph=known.graph,
         plan=Plan(known.graph.model_type, fingerprint=subject.fingerprint() if reads else None),
         config_limits=known.limits,
         source=ModuleSource(subject.module) if reads else None,
-        measure=None if samples is None else _measure(subject, known.graph, samples, progress),
+        measure=None if bench is None else bench.measure,
+        bench=bench,
+        inexpressible=known.refusal,
     )
     records: list[StepRecord] = []
     for number, step in enumerate(recipe.steps):
@@ -119,23 +133,6 @@ def _rewritten(step: GraphPass, state: State, earlier: tuple[str, ...]) -> tuple
     options = step.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"op"})
     record = StepRecord(step=state.step, op=step.op, options=options)
     return replace(state, graph=graph, step=state.step + 1), record
-
-
-def _measure(subject: Subject, graph: Graph, samples: Callable[[], Samples], progress: Progress) -> Measure:
-    """How Statistics are measured under a Plan: on the masked view, in float32 or wider."""
-
-    def measure(plan: Plan, wanted: frozenset[Statistic]) -> Statistics:
-        stage = f"measure {', '.join(sorted(key.statistic for key in wanted))}"
-        view = masked(subject.wide, plan, graph) if plan.edits else None
-        return gather(
-            subject.wide,
-            samples(),
-            wanted,
-            view=view,
-            progress=lambda done, total: progress(stage, done, total),
-        )
-
-    return measure
 
 
 def _report(

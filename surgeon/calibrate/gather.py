@@ -1,8 +1,9 @@
 """One run over calibration samples that collects every Statistic asked for.
 
 The loss is the mean next-token cross-entropy with the inputs as labels, computed in float32 or wider;
-padded positions neither predict nor are predicted, and are cut off before the model runs. The module is left as it was: mode, gradients and
-requires_grad flags. Not here: what is accumulated (one file a Statistic), where samples come from.
+padded positions neither predict nor are predicted, and are cut off before the model runs. The module is
+left as it was: mode, gradients and requires_grad flags. Not here: what is accumulated (one file a
+Statistic), where samples come from.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic
 from surgeon.calibrate.taps import Taps
 from surgeon.errors import InputError, SurgeonError
 
-__all__ = ["Progress", "gather", "next_token_loss"]
+__all__ = ["Progress", "gather", "model_inputs", "next_token_loss"]
 
 Progress = Callable[[int, int], None]
 """Called with the samples done and the samples in all."""
@@ -84,6 +85,15 @@ def next_token_loss(logits: Tensor, batch: Samples) -> Tensor:
     return nn.functional.cross_entropy(wide, labels)
 
 
+def model_inputs(module: nn.Module, batch: Samples) -> dict[str, Any]:
+    """Keyword arguments of one forward pass over `batch`, on the device of `module`."""
+    device = next(module.parameters()).device
+    inputs: dict[str, Any] = {"input_ids": batch.ids.to(device), "use_cache": False}
+    if not bool(batch.mask.all()):
+        inputs["attention_mask"] = batch.mask.to(device).long()
+    return inputs
+
+
 @dataclass(frozen=True, eq=False)
 class _Call:
     """Sends batches through the model, backward too where gradients are asked for."""
@@ -98,7 +108,7 @@ class _Call:
         if tokens == 0:
             return Observation(batch, 0, 0.0, {})
         with torch.set_grad_enabled(self.backward):
-            loss = next_token_loss(self.view(**self._inputs(batch)).logits, batch)
+            loss = next_token_loss(self.view(**model_inputs(self.module, batch)).logits, batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise SurgeonError(
@@ -107,13 +117,6 @@ class _Call:
             )
         gradients = self._gradients(loss, where) if self.backward else {}
         return Observation(batch, tokens, value, gradients)
-
-    def _inputs(self, batch: Samples) -> dict[str, Any]:
-        device = next(self.module.parameters()).device
-        inputs: dict[str, Any] = {"input_ids": batch.ids.to(device), "use_cache": False}
-        if not bool(batch.mask.all()):
-            inputs["attention_mask"] = batch.mask.to(device).long()
-        return inputs
 
     def _gradients(self, loss: Tensor, where: str) -> Mapping[str, Tensor]:
         """Gradients by name; a parameter that the loss does not depend on has zeros."""

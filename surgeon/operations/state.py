@@ -8,17 +8,20 @@ from functools import cached_property
 
 from torch import Tensor
 
-from surgeon.calibrate import Statistic, Statistics
+from surgeon.calibrate import Bench, Statistic, Statistics
 from surgeon.errors import SurgeonError
 from surgeon.graph import Graph, Group
 from surgeon.operations.masked_weights import MaskedWeights
 from surgeon.plan import Edit, GroupedLimits, Limits, Plan, Unlimited, traced_edits
 from surgeon.rebuild import TensorSource
 
-__all__ = ["Measure", "State"]
+__all__ = ["Inexpressible", "Measure", "State"]
 
 Measure = Callable[[Plan, frozenset[Statistic]], Statistics]
 """Measures Statistics on the model as it is under a Plan: on its masked view."""
+
+Inexpressible = Callable[[Plan], str | None]
+"""Says why no config builds what a Plan leaves, or None where one does."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class State:
     """The model so far: its Graph as passes left it, and the Plan of the steps before.
 
     `source` holds the model's own tensors and `measure` runs its calibration text; either is None where
-    no step declared that it needs one. `config_limits` is what the exported config can express.
+    no step declared that it needs one. `config_limits` is what the exported config can express of widths,
+    `inexpressible` of a whole Plan. `bench` runs the model under Plans that are only tried.
     """
 
     graph: Graph
@@ -35,6 +39,8 @@ class State:
     config_limits: Limits = field(default_factory=Unlimited)
     source: TensorSource | None = None
     measure: Measure | None = None
+    bench: Bench | None = None
+    inexpressible: Inexpressible = lambda plan: None
 
     @cached_property
     def limits(self) -> Limits:
@@ -65,6 +71,19 @@ class State:
             )
         narrow = {key: key if groups is None else key.on(self.graph, groups) for key in wanted}
         return self.measure(self.plan, frozenset(narrow.values())).renamed(narrow)
+
+    def trial(self) -> Bench:
+        """The model and its calibration text, to try Plans on.
+
+        Raises:
+            SurgeonError: there is no calibration text.
+        """
+        if self.bench is None:
+            raise SurgeonError(
+                f"step {self.step} tries plans on calibration text, and there is none",
+                hint="add calibration: {texts: ...} to the recipe, or hand in texts",
+            )
+        return self.bench
 
     def after(self, edits: Iterable[Edit], values: dict[str, object] | None = None) -> State:
         """The State with more Edits, of Axes of this Graph.
