@@ -75,7 +75,7 @@ def find_depths(config: PreTrainedConfig, graph: Graph) -> tuple[Depth, ...]:
         for path, value in numbers.items():
             if value == len(stack):
                 depth = Depth(path, stack.container, value, lists_beside(config, path))
-                if _counts(depth, config, stack, whole):
+                if _counts(depth, config, stack, graph, whole):
                     found.append(_only_lists_per_block(depth, config, stack, whole))
                     break
     return tuple(found)
@@ -120,15 +120,19 @@ def _sorts(graph: Graph, stack: Stack) -> dict[str, str]:
     return sorts
 
 
-def _counts(depth: Depth, config: PreTrainedConfig, stack: Stack, whole: Signature) -> bool:
-    """Whether one block less takes away exactly the last block, or one more adds exactly a next one."""
+def _counts(depth: Depth, config: PreTrainedConfig, stack: Stack, graph: Graph, whole: Signature) -> bool:
+    """Whether one block less takes away exactly the last block, or one more adds exactly a next one.
+
+    Buffers that the model computes for itself (a table for the blocks of one sort) may go along.
+    """
     kept = range(depth.blocks - 1) if depth.blocks > 1 else (0, 0)
     last = stack.blocks[-1].name if depth.blocks > 1 else _next_block(stack)
     try:
         other = measure(depth.resize(config, kept))
     except RebuildError:
         return False
-    moved = set(whole.shapes) ^ set(other.shapes)
+    computed = {name for name, p in graph.parameters.items() if p.buffer and not p.stored}
+    moved = (whole.shapes.keys() ^ other.shapes.keys()) - computed
     return bool(moved) and all(name.startswith(f"{last}.") for name in moved)
 
 

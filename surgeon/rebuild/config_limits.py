@@ -15,7 +15,7 @@ from surgeon.plan import Keep, Plan
 from surgeon.plan.limits import Refusal
 from surgeon.rebuild.config_depth import Shallow
 from surgeon.rebuild.config_probe import ConfigSpace
-from surgeon.rebuild.config_solve import find_changes
+from surgeon.rebuild.config_solve import Inexpressible, find_changes
 from surgeon.rebuild.config_target import aim
 
 __all__ = ["ConfigLimits"]
@@ -32,7 +32,7 @@ class ConfigLimits:
         self._graph = graph
         self._alike = _alike(space.shallow, graph)
         self._shown = _shown(space.shallow, graph, [names[0] for names in self._alike])
-        self._reasons: dict[frozenset[tuple[str, int]], str | None] = {}
+        self._errors: dict[frozenset[tuple[str, int]], InfeasibleError | None] = {}
 
     def tied(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """Axes of one kind and size whose sizes are moved by the same fields share one count."""
@@ -50,41 +50,54 @@ class ConfigLimits:
         The nearest counts are those of the first tied set of cut Axes for which any other count works,
         the other Axes as given; Axes tied to a named one that are not named themselves keep their size.
         """
-        reason = self._reason(sizes)
-        if reason is None:
+        error = self._error(sizes)
+        if error is None:
             return None
         cut = [name for name, count in sizes.items() if count != self._graph.group(name).size]
         for names in self.tied(cut):
             others = {name: count for name, count in sizes.items() if name not in names}
             near = tuple(c for c in self.nearest(names, sizes[names[0]], others) if c != sizes[names[0]])
             if near:
-                return Refusal(reason, near)
-        return Refusal(reason)
+                return Refusal(error.message, near)
+        return Refusal(error.message)
 
     def nearest(self, names: Sequence[str], count: int, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Nearest counts for `names` at or below and at or above `count`, given the other `sizes`."""
         size = self._graph.group(names[0]).size
-        if not self._complete(names):
-            return (size,) if self._reason({**sizes, **dict.fromkeys(names, size)}) is None else ()
-        found: list[int] = []
-        for candidates in (_outward(count, 0, size), _outward(count, size + 1, size)):
-            works = (c for c in candidates if self._reason({**sizes, **dict.fromkeys(names, c)}) is None)
-            found += [c for c in (next(works, None),) if c is not None and c not in found]
-        return tuple(found)
+
+        def works(kept: int) -> bool:
+            return self._error({**sizes, **dict.fromkeys(names, kept)}) is None
+
+        if not self._complete(names) or self._hopeless(names, size, sizes):
+            return (size,) if works(size) else ()
+        below = next(filter(works, _outward(count, 0, size)), None)
+        above = next(filter(works, _outward(count, size + 1, size)), None)
+        return tuple(dict.fromkeys(kept for kept in (below, above) if kept is not None))
 
     def _complete(self, names: Sequence[str]) -> bool:
         """Whether `names` has all Axes that must have one size with any of them, so that it can change."""
         wanted = set(names)
         return all(wanted.isdisjoint(alike) or wanted.issuperset(alike) for alike in self._alike)
 
-    def _reason(self, sizes: Mapping[str, int]) -> str | None:
+    def _hopeless(self, names: Sequence[str], size: int, sizes: Mapping[str, int]) -> bool:
+        """Whether even round shares of the size are refused, and not by validators: then any count is.
+
+        Only told where nothing else is cut, since another Axis may need one certain count of this one.
+        """
+        if any(count != self._graph.group(name).size for name, count in sizes.items()):
+            return False
+        part = next((size // factor for factor in range(2, size + 1) if size % factor == 0), 0)
+        errors = [self._error(dict.fromkeys(names, kept)) for kept in {part, size - part} - {0, size}]
+        return bool(errors) and all(isinstance(e, Inexpressible) and not e.refused for e in errors)
+
+    def _error(self, sizes: Mapping[str, int]) -> InfeasibleError | None:
         """Why no config builds these sizes, or None where one does."""
         key = frozenset((n, count) for n, count in sizes.items() if count != self._graph.group(n).size)
-        if key not in self._reasons:
-            self._reasons[key] = self._solve(dict(key))
-        return self._reasons[key]
+        if key not in self._errors:
+            self._errors[key] = self._solve(dict(key))
+        return self._errors[key]
 
-    def _solve(self, sizes: Mapping[str, int]) -> str | None:
+    def _solve(self, sizes: Mapping[str, int]) -> InfeasibleError | None:
         """Search on the shallow model; Axes that it shows once must have one size."""
         counts = [{sizes.get(name, self._graph.group(name).size) for name in names} for names in self._alike]
         one = all(len(found) == 1 for found in counts)
@@ -94,7 +107,7 @@ class ConfigLimits:
         try:
             find_changes(self._space, aim(Plan(graph.model_type, tuple(keeps)), graph, self._space.shallow))
         except InfeasibleError as error:
-            return error.message
+            return error
         return None
 
 

@@ -38,7 +38,7 @@ class Field:
             None where that cannot be told.
         dims: tensor dims whose size changes with it.
         tensors: tensors that come or go with it.
-        numbers: plain numbers of modules that change with it.
+        numbers: plain numbers of modules that change with it (those that come or go are left out).
     """
 
     path: Path
@@ -57,6 +57,11 @@ class Field:
     def implicit(self) -> bool:
         """Whether the value is derived from other fields as long as nobody sets it."""
         return self.value is None
+
+    @property
+    def bare(self) -> bool:
+        """Whether it reaches no tensor, only numbers (a count of heads of a fixed total width)."""
+        return not (self.dims or self.tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,8 +198,10 @@ def _probe_unset(shallow: Shallow, path: Path, widths: Sequence[int]) -> Field |
 
 def _default(shallow: Shallow, found: Field, number: int, signature: Signature) -> int | float | None:
     """The number that builds the same model as None does, inferred from how `number` moved it."""
-    ratios = [Fraction(shallow.base.shapes[n][d], signature.shapes[n][d]) for n, d in sorted(found.dims)]
-    guesses = [number * ratio for ratio in ratios]
+    sizes = [
+        (shallow.base.shapes[name][dim], signature.shapes[name][dim]) for name, dim in sorted(found.dims)
+    ]
+    guesses = [Fraction(number * before, after) for before, after in sizes if after]
     guesses = [int(g) for g in dict.fromkeys(guesses) if g.denominator == 1]
     guesses += [shallow.base.numbers[key] for key in sorted(found.numbers) if key in shallow.base.numbers]
     for guess in dict.fromkeys(guesses):
@@ -214,8 +221,8 @@ def _field(
             tensors.add(name)
         else:
             dims |= {(name, dim) for dim, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
-    keys = base.numbers.keys() | other.numbers.keys()
-    numbers = {key for key in keys if base.numbers.get(key) != other.numbers.get(key)}
+    common = base.numbers.keys() & other.numbers.keys()
+    numbers = {key for key in common if base.numbers[key] != other.numbers[key]}
     tensors |= {
         name for name in base.ties.keys() | other.ties.keys() if base.ties.get(name) != other.ties.get(name)
     }

@@ -145,7 +145,7 @@ def _related(one: Field, other: Field) -> bool:
     """Whether two fields reach anything in common that depends on both."""
     if one.dims & other.dims or one.tensors & other.tensors:
         return True
-    return not (one.dims and other.dims) and bool(one.numbers & other.numbers)
+    return one.bare != other.bare and bool(one.numbers & other.numbers)
 
 
 def _scaled(value: int | float, widths: Sequence[Width]) -> Iterator[int | float]:

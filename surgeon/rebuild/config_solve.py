@@ -25,7 +25,13 @@ from surgeon.rebuild.config_tree import entry, leaves, path_text, vary
 from surgeon.rebuild.rebuild import renamed
 from surgeon.rebuild.signature import measure
 
-__all__ = ["Solution", "find_changes", "solve"]
+__all__ = ["Inexpressible", "Solution", "find_changes", "solve"]
+
+
+class Inexpressible(InfeasibleError):
+    """No config builds the planned shapes; `refused`: one would, but for the family's own validators."""
+
+    refused = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def find_changes(space: ConfigSpace, target: Target) -> Changes:
     """Fields of the shallow config, with the values that give the target's shapes and nothing else.
 
     Raises:
-        InfeasibleError: there are none; the reason is the closest that was met.
+        Inexpressible: there are none; the reason is the closest that was met.
     """
     search = Search(space, target)
     if not search.moved:
@@ -83,26 +89,27 @@ def find_changes(space: ConfigSpace, target: Target) -> Changes:
     return best[1]
 
 
-def _refusal(search: Search, broken: tuple[str, ...]) -> InfeasibleError:
+def _refusal(search: Search, broken: tuple[str, ...]) -> Inexpressible:
     """Why no config does, from what the search met: validators first, then constants, then shapes."""
     cut = ", ".join(dict.fromkeys(str(width) for width in search.target.cut))
     fields = tuple(itertools.chain.from_iterable(search.clusters))
     meant = [(c, why) for c, why in search.refused if not odd_fields(fields, search.target, c)]
     unheld = sorted(search.moved - {dim for f in search.space.fields for dim in f.dims})
+    hint = "another count, a cut of the axes that the config ties to these, or export.layout: per_layer"
     if unheld:
         name, dim = unheld[0]
         reason = f"no field of the config changes {name} dim {dim} ({len(unheld)} such dims)"
     elif broken:
         reason = f"a constant that the model computes from its config would change: {_some(broken)}"
+        hint = "leave those axes at their size"
     elif meant:
         changes, why = max(meant, key=lambda pair: len(pair[0]))
         reason = f"{why} (tried {_assignments(changes) or 'no change'})"
     else:
         reason = _shape_reason(search)
-    return InfeasibleError(
-        f"the config cannot express {cut}: {reason}",
-        hint="another count, a cut of the axes that the config ties to these, or export.layout: per_layer",
-    )
+    error = Inexpressible(f"the config cannot express {cut}: {reason}", hint=hint)
+    error.refused = bool(meant) and not (unheld or broken)
+    return error
 
 
 def _shape_reason(search: Search) -> str:
@@ -144,7 +151,8 @@ def _check_whole(old: PreTrainedConfig, new: PreTrainedConfig, plan: Plan, graph
     before, after = measure(old), measure(new)
     names = renamed(tuple(graph.parameters), plan, graph)
     shapes = planned_shapes(cuts_of(plan, graph), graph)
-    planned = {now: shapes[name] for name, now in names.items()}
+    gone = {name for name, p in graph.parameters.items() if p.buffer and not p.stored} - after.shapes.keys()
+    planned = {now: shapes[name] for name, now in names.items() if name not in gone or not plan.dropped}
     faults = [
         f"{name}: planned {planned.get(name, 'absent')}, the config builds {after.shapes.get(name, 'absent')}"
         for name in sorted(planned.keys() | after.shapes.keys())
