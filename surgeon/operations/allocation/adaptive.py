@@ -65,7 +65,7 @@ class Adaptive(Allocation):
             return Uniform().ladder(pools)
         if self.structure == "al_am":
             standard = [_standardised(pool) for pool in pools]
-            order, _ = _descending(standard)
+            order = _descending(standard)
             return Ladder(len(order) + 1, lambda place: _kept(standard, order[: len(order) - place]))
         finest = max(pool.began for pool in pools)
         shares = np.arange(finest, 0, -1) / finest
@@ -95,15 +95,13 @@ class Adaptive(Allocation):
     def _ranked(self, pools: Sequence[Pool], target: float) -> Counts:
         """One ranking of the standardised scores, cut where the kept parameters come nearest to `target`."""
         standard = [_standardised(pool) for pool in pools]
-        cheapest = min(pool.cost for pool in pools) or 1
-        unit = cheapest if self.variant == "released" else 1
-        weights = np.array([pool.cost // unit * unit * pool.multiple_of for pool in pools], dtype=np.float64)
+        units = np.array([pool.cost for pool in pools], dtype=np.float64)
         if self.variant == "released":
-            target *= sum(w * p.began / p.multiple_of for w, p in zip(weights, pools, strict=True)) / _whole(
-                pools
-            )
-        order, least = _descending(standard)
-        sums = weights[least].sum() + np.concatenate([[0.0], np.cumsum(weights[order])])
+            units = units // units.min() * units.min()
+            target *= float(units @ [pool.began for pool in pools]) / _whole(pools)
+        weights = units * [pool.multiple_of for pool in pools]
+        order = _descending(standard)
+        sums = weights.sum() + np.concatenate([[0.0], np.cumsum(weights[order])])
         run = int(np.argmin(np.abs(sums - target)))
         if self.variant == "released":
             run = max(run - 1, 0)
@@ -132,12 +130,12 @@ def _standard(member: Member) -> Member:
     return replace(member, scores=centred / deviation if deviation > 0 else np.zeros_like(centred))
 
 
-def _descending(pools: Sequence[Pool]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Places of the Pools whose rungs are kept, the best first; and of the rungs that always are."""
+def _descending(pools: Sequence[Pool]) -> npt.NDArray[np.int64]:
+    """Places of the Pools whose removable rungs are kept, the best first."""
     values = [pool.rungs() for pool in pools]
     owners = np.concatenate([np.full(len(v), place, dtype=np.int64) for place, v in enumerate(values)])
     order = np.argsort(np.concatenate(values), kind="stable")[::-1]
-    return owners[order], np.arange(len(pools))
+    return owners[order]
 
 
 def _kept(pools: Sequence[Pool], kept: npt.NDArray[np.int64]) -> Counts:

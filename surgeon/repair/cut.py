@@ -1,0 +1,98 @@
+"""Cut: a projection that lost inputs in a step, which is where a repair can be made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from surgeon.errors import InfeasibleError
+from surgeon.graph import Graph, Group, Site
+from surgeon.graph.layout import Positions
+from surgeon.plan import Plan, cuts_of
+
+__all__ = ["Cut", "cuts_made"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """`param` contracts its dim `dim`, of which the positions `kept` stay and `removed` go, both ascending.
+
+    `slices`: of a stack of matrices (experts), how many; else None. `bias`: the vector that is added to
+    what the projection gives, or None where the module has none.
+    """
+
+    param: str
+    dim: int
+    kept: Positions
+    removed: Positions
+    block: str | None
+    slices: int | None = None
+    bias: str | None = None
+
+
+def cuts_made(before: Plan, after: Plan, graph: Graph) -> tuple[Cut, ...]:
+    """The projections that `after` cuts further than `before`, front to back.
+
+    Raises:
+        InfeasibleError: an Axis was cut that norms average over: there is no one projection to repair.
+    """
+    old, new = cuts_of(before, graph), cuts_of(after, graph)
+    found: dict[tuple[str, int], Cut] = {}
+    for group in _cut_groups(before, after, graph):
+        if group.normalised:
+            raise InfeasibleError(
+                f"'{group.name}' runs through the whole model, and no one projection can take over its part",
+                hint="repair: none for this kind, in a step of its own",
+            )
+        for site in group.sites:
+            name = graph.parameters[site.param].tied_to or site.param
+            if site.role == "consumer" and (name, site.dim) not in found:
+                found[name, site.dim] = _cut(name, site, group, graph, old, new)
+    order = {block.name: place for place, block in enumerate(graph.blocks)}
+    parts = {part.name: place for b in graph.blocks for place, part in enumerate(b.sublayers)}
+    sublayers = {(n, s.dim): g.sublayer for n in graph.parameters for g, s in graph.sites[n] if g.sublayer}
+
+    def place(cut: Cut) -> tuple[int, int]:
+        sublayer = sublayers.get((cut.param, cut.dim))
+        return order.get(cut.block or "", len(order)), parts.get(sublayer or "", len(parts))
+
+    return tuple(sorted(found.values(), key=place))
+
+
+def _cut_groups(before: Plan, after: Plan, graph: Graph) -> tuple[Group, ...]:
+    old, new = before.kept(), after.kept()
+    return tuple(graph.group(axis) for axis, kept in new.items() if old.get(axis) != kept)
+
+
+def _cut(name: str, site: Site, group: Group, graph: Graph, old: dict, new: dict) -> Cut:
+    shape = graph.parameters[name].shape
+    every = np.arange(shape[site.dim])
+    had = old.get(name, {}).get(site.dim, every)
+    kept = new.get(name, {}).get(site.dim, every)
+    slices = shape[0] if len(shape) == 3 and site.dim != 0 else None
+    outputs = [size for dim, size in enumerate(shape) if dim != site.dim]
+    return Cut(
+        name, site.dim, kept, np.setdiff1d(had, kept), group.block, slices, _bias(name, outputs, graph)
+    )
+
+
+def _bias(name: str, outputs: list[int], graph: Graph) -> str | None:
+    """The only other parameter of the same module that has one number for each output."""
+    owner = name.rpartition(".")[0]
+    beside = [
+        other.name
+        for other in graph.parameters.values()
+        if other.name != name
+        and not other.buffer
+        and other.name.rpartition(".")[0] == owner
+        and list(other.shape) == outputs
+        and _named_for(other.name, name)
+    ]
+    return beside[0] if len(beside) == 1 else None
+
+
+def _named_for(bias: str, weight: str) -> bool:
+    """Whether torch's convention makes `bias` the bias of `weight`: ``weight``/``bias``, ``w``/``w_bias``."""
+    one, other = bias.rpartition(".")[2], weight.rpartition(".")[2]
+    return (one, other) == ("bias", "weight") or one == f"{other}_bias"
