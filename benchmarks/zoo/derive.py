@@ -6,7 +6,8 @@ Not here: whether the result builds and runs (`specimen`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from transformers import PreTrainedConfig
@@ -16,6 +17,7 @@ from benchmarks.zoo.sizes import SIZES, Sizes, size_of
 
 __all__ = ["Variant", "tiny_fields", "unknown_fields"]
 
+_INT = re.compile(r"(?<![\[\w])int\b")
 _LARGE = 64
 """An integer that no rule knows is looked into from here on."""
 
@@ -56,6 +58,10 @@ def unknown_fields(default: PreTrainedConfig, path: tuple[str, ...] = ()) -> dic
     return found
 
 
+def _type_text(kind: object) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
 def _declared(default: PreTrainedConfig) -> dict[str, object]:
     names = [f.name for f in dataclasses.fields(default)] if dataclasses.is_dataclass(default) else []
     names += [name for name in default.sub_configs if name not in names]
@@ -65,6 +71,7 @@ def _declared(default: PreTrainedConfig) -> dict[str, object]:
 
 def _shrunk(default: PreTrainedConfig, variant: Variant, special: dict[str, int]) -> dict[str, object]:
     own = _declared(default)
+    types = {f.name: _type_text(f.type) for f in dataclasses.fields(default)}
     changed: dict[str, object] = {}
     depth = _depth(own)
     for name, value in own.items():
@@ -77,7 +84,7 @@ def _shrunk(default: PreTrainedConfig, variant: Variant, special: dict[str, int]
             if new != value:
                 changed[name] = new
         elif value is None and variant.fill_unset:
-            changed |= _filled(name, own, variant)
+            changed |= _filled(name, types.get(name, ""), own, variant)
         elif isinstance(value, (list, tuple)) and value and name.endswith(("_token_id", "_token_index")):
             changed[name] = [_special(f"{name}{place}", item, variant.sizes.vocab, special)
                              for place, item in enumerate(value)]
@@ -87,19 +94,22 @@ def _shrunk(default: PreTrainedConfig, variant: Variant, special: dict[str, int]
         layers = changed.get("layer_types", own.get("layer_types"))
         if isinstance(layers, list):
             changed["layer_types"] = ["full_attention"] * len(layers)
+    changed |= _parts_of_hidden(own, changed)
     changed |= _rotary(own, changed)
     return {name: value for name, value in changed.items() if name not in variant.keep}
 
 
-def _filled(name: str, own: Mapping[str, object], variant: Variant) -> dict[str, object]:
+def _filled(name: str, kind: str, own: Mapping[str, object], variant: Variant) -> dict[str, object]:
     """A value for a field that is unset by default although the model may need it."""
     choices = own.get(f"{name.removeprefix('default_')}s")
     if name.startswith("default_") and isinstance(choices, (list, tuple)) and choices:
         return {name: choices[0]}
     if name == "layer_types":
         return {name: ["full_attention"] * variant.sizes.layers}
+    if kind.startswith("dict"):
+        return {name: {}}
     known = size_of(name)
-    return {name: getattr(variant.sizes, known[0])} if known and known[0] else {}
+    return {name: getattr(variant.sizes, known[0])} if known and known[0] and _INT.search(kind) else {}
 
 
 def _depth(own: Mapping[str, object]) -> int:
@@ -140,6 +150,22 @@ def _special(name: str, value: object, vocab: int, special: dict[str, int]) -> o
     return special.setdefault(name, vocab - 1 - len(special))
 
 
+def _parts_of_hidden(own: Mapping[str, object], changed: Mapping[str, object]) -> dict[str, object]:
+    """Lists of widths that add up to the hidden size."""
+    old, new = own.get("hidden_size"), changed.get("hidden_size")
+    if not isinstance(old, int) or not isinstance(new, int):
+        return {}
+    return {
+        name: _sections(value, new)
+        for name, value in own.items()
+        if isinstance(value, (list, tuple)) and len(value) > 1 and _whole(value) and sum(value) == old
+    }
+
+
+def _whole(value: Sequence) -> bool:
+    return all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+
+
 def _rotary(own: Mapping[str, object], changed: Mapping[str, object]) -> dict[str, object]:
     """Sections of a rotary dim, scaled to the new head dim."""
     rope = own.get("rope_parameters")
@@ -149,7 +175,7 @@ def _rotary(own: Mapping[str, object], changed: Mapping[str, object]) -> dict[st
     scaled = {
         key: _sections(value, sum(value) * new // old)
         for key, value in rope.items()
-        if isinstance(value, (list, tuple)) and value and all(isinstance(item, int) for item in value)
+        if isinstance(value, (list, tuple)) and value and _whole(value)
     }
     return {"rope_parameters": {**rope, **scaled}} if scaled else {}
 
@@ -163,7 +189,7 @@ def _head_dim(own: Mapping[str, object], changed: Mapping[str, object]) -> int:
     return hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads else 0
 
 
-def _sections(old: list[int], total: int) -> list[int]:
+def _sections(old: Sequence[int], total: int) -> list[int]:
     new = [max(1, part * total // sum(old)) for part in old]
     new[0] += total - sum(new)
     return new

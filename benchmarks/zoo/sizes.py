@@ -45,6 +45,8 @@ class Sizes:
     index_kept: int = 8
     positions: int = 128
     window: int = 8
+    context: int = 2
+    codebooks: int = 1
     image: int = 64
     patch: int = 16
     vocab: int = 248
@@ -62,7 +64,9 @@ _KNOWN = {field.name for field in fields(Sizes)}
 _ROWS: tuple[tuple[str, str, int], ...] = (
     (r"(token|image|video|audio)_?(id|index|ids)$|_id$|_ids$", "", 0),
     (r"vocab", "vocab", 1000),
-    (r"num_channels|in_channels|num_codebooks|kernel|conv_l_cache|stride|buckets|num_labels|_mult$", "", 0),
+    (r"num_channels|in_channels|tokenizer_chunk|kernel|conv_l_cache|stride|buckets|num_labels|_mult$", "", 0),
+    (r"num_codebooks", "codebooks", 2),
+    (r"chunk_(left|right)_context", "context", 3),
     (r"(period|interval|step|frequency|pattern|every_n_layers|group_size)$", "period", 3),
     (r"^index.*top|index_topk|indexer_budget", "index_kept", 9),
     (r"^index.*heads$", "index_heads", 2),
@@ -93,7 +97,7 @@ _ROWS: tuple[tuple[str, str, int], ...] = (
     (r"intermediate|ffn|d_?ff$|dim_ff|mlp_dim|feed_forward|n_inner|d_inner|mlp_hidden", "ffn", 9),
     (r"(?<!hidden)_layers$|^layers$|n_layers?$|num_layers|depth$|num_blocks|layers_per_stack", "layers", 3),
     (r"max_pos|n_positions|n_ctx|max_seq|context_length|max_.*len|model_max|_positions$|seq_len", "positions", 129),
-    (r"window|chunk_size|chunk_length|block_size|local_attention", "window", 17),
+    (r"window|chunk_size|chunk_length|block_size|local_attention|context_size", "window", 17),
     (r"image_size|img_size|crop_size", "image", 65),
     (r"patch_size$", "patch", 9),
     (r"hidden_size|d_model|n_embd|^dim$|embed_dim|hidden_dim|emb_dim|embedding_(size|dim)|proj_dim", "hidden", 33),

@@ -7,6 +7,7 @@ experts as batched products, on the token ids that a trace takes, and its output
 from __future__ import annotations
 
 import itertools
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,8 +24,11 @@ from benchmarks.zoo.sizes import SIZES
 
 __all__ = ["Specimen", "Unbuildable", "specimen", "variants"]
 
-_LIMIT = 30_000_000
+_LIMIT = 60_000_000
 """More parameters than this is not tiny."""
+
+_PATIENCE = 40.0
+"""Seconds after which no further variant is begun."""
 
 
 class Unbuildable(Exception):
@@ -83,7 +87,10 @@ def specimen(family: Family, seed: int = 0) -> Specimen:
     """
     default = _quietly(family.config_class)
     met: dict[str, str] = {}
+    deadline = time.monotonic() + _PATIENCE
     for variant in variants():
+        if time.monotonic() > deadline:
+            break
         try:
             model = _build(family, default, variant, seed)
             if sum(p.numel() for p in model.parameters()) > _LIMIT // 30:
