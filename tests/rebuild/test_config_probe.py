@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaConfig, PreTrainedConfig
 
 from surgeon.errors import RebuildError
+from surgeon.rebuild import signature
 from surgeon.rebuild.config_probe import ConfigSpace, Field, probe
 from surgeon.rebuild.config_tree import leaves, path_text, sought_names, vary
 from surgeon.rebuild.signature import measure
@@ -120,3 +121,12 @@ def test_measured_configs_are_remembered():
     fresh = dataclasses.replace(space, _measured={})
     assert fresh.measure({("intermediate_size",): 40}) is fresh.measure({("intermediate_size",): 40})
     assert fresh.measure({}) == space.shallow.base
+
+
+def test_whatever_model_code_raises_is_one_error(monkeypatch):
+    def fail(config):
+        raise AssertionError("heads")
+
+    monkeypatch.setattr(signature, "skeleton", fail)
+    with pytest.raises(RebuildError, match="the model cannot be built: AssertionError: heads"):
+        signature.measure(config_with("llama"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from transformers import LlamaConfig, Qwen3MoeConfig
 
@@ -142,6 +144,36 @@ def test_a_constant_that_would_change_is_refused():
     said = refusal("gemma3", hidden=48)
     assert "embed_scale 7.74597 → 6.9282" in said
     assert "leave those axes" in said
+
+
+def test_a_dim_that_no_field_moves_is_named():
+    _, graph, space = probed("llama")
+    deaf = replace(space, fields=())
+    with pytest.raises(InfeasibleError, match=r"no field of the config changes lm_head.weight dim 1 \("):
+        solve(deaf, graph, cut(graph, hidden=48))
+
+
+def test_the_closest_config_is_shown():
+    said = refusal("gpt2", hidden=42, kv_group=3)
+    assert "closest is n_embd = 42" in said
+    assert "is built 126, planned 90" in said
+
+
+def test_blocks_that_no_field_counts_cannot_go():
+    _, graph, space = probed("llama")
+    plan = Plan("llama", (DropBlock("model.layers.1", 0),))
+    with pytest.raises(InfeasibleError, match="does not build the planned model") as caught:
+        solve(replace(space, depths=()), graph, plan)
+    assert "model.layers.1.mlp.up_proj.weight: planned absent, the config builds (88, 60)" in str(
+        caught.value
+    )
+
+
+def test_validators_of_the_whole_config_speak():
+    _, graph, space = probed("gemma3")
+    blind = replace(space, depths=tuple(replace(depth, lists=()) for depth in space.depths))
+    with pytest.raises(InfeasibleError, match=r"planned model's config is refused: .*layer_types"):
+        solve(blind, graph, Plan("gemma3_text", (DropBlock("model.layers.0", 0),)))
 
 
 def test_another_rotation_is_refused():
