@@ -37,7 +37,8 @@ def module_calls(recorder: Recorder, module: nn.Module) -> Iterator[list[Call]]:
         recorder.path.append(paths.get(id(child), recorder.path[-1] if recorder.path else ""))
         starts.append(len(recorder.events))
 
-    def after(child: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def after(child: nn.Module, args: Any, *rest: Any) -> None:
+        *kwargs, output = rest  # torch leaves the keyword arguments out where forward raised
         path, start = recorder.path.pop(), starts.pop()
         if id(child) in paths:
             calls.append(

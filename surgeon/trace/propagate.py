@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from surgeon.errors import UnsupportedOpError
+from surgeon.trace.escapes import ESCAPES
 from surgeon.trace.record import Event
 from surgeon.trace.rule import Op, Rule, base_name, rules
 from surgeon.trace.state import TraceState
-from surgeon.trace.terms import Atom
+from surgeon.trace.terms import Atom, is_data
 from surgeon.trace.unify import Mismatch
 
 __all__ = ["is_contraction", "is_convolution", "propagate"]
@@ -79,8 +81,10 @@ def propagate(state: TraceState, *, strict: bool = False) -> None:
         UnsupportedOpError: under `strict`, for the first op without a rule.
     """
     state.read.update(value.id for event in state.recorder.events for value in event.inputs)
+    met = set(state.dims) | set(state.inputs)
     for event in state.recorder.events:
         _spread_facts(event, state)
+        _meet_constants(event, state, met)
         if not event.outputs:
             _lock_escapes(event, state)
             continue
@@ -94,6 +98,7 @@ def propagate(state: TraceState, *, strict: bool = False) -> None:
             rule(op)
         except Mismatch as error:
             _lock_all(op, f"does not fit its rule: {error}")
+        op.lock_unfollowed()
 
 
 def _rule_for(event: Event) -> Rule | None:
@@ -115,11 +120,29 @@ def _spread_facts(event: Event, state: TraceState) -> None:
 
 
 def _lock_escapes(event: Event, state: TraceState) -> None:
-    """A value that leaves for Python (``item``) takes what it indexes out of sight."""
-    for value in event.inputs:
-        domain = state.domains.get(state.index_root(value.id))
+    """A value that leaves for Python (``item``, ``tolist``) takes what it indexes out of sight."""
+    op = Op(event, state)
+    for value in op.inputs:
+        domain = op.domain(value)
         if domain is not None and value.id in state.tainted:
-            state.unifier.lock(domain, f"its indices leave for Python (aten.{event.name} in {event.module})")
+            op.lock(domain, "its indices leave for Python")
+        for term in op.dims(value) if event.name in ESCAPES else ():
+            if not is_data(term):
+                op.lock(term, "its positions leave for Python")
+
+
+def _meet_constants(event: Event, state: TraceState, met: set[int]) -> None:
+    """A tensor that no op made and the module does not name is a constant of the forward pass."""
+    for value in event.inputs:
+        if value.id in met:
+            continue
+        tensor = state.recorder.tensors[value.id]
+        for dim, term in enumerate(state.dims_of(value)):
+            alike = not isinstance(tensor, FakeTensor) and bool((tensor == tensor.narrow(dim, 0, 1)).all())
+            if tensor.shape[dim] > 1 and not alike:
+                state.constants.add(value.id)
+                state.unifier.mark(term, "constant")
+    met.update(value.id for value in [*event.inputs, *event.outputs])
 
 
 def _without_rule(op: Op, strict: bool) -> None:
@@ -129,7 +152,7 @@ def _without_rule(op: Op, strict: bool) -> None:
             f"inputs {[op.shape(value) for value in op.inputs]}",
             hint=f"add surgeon/trace/rules/{op.name.strip('_')}.py, or trace without strict",
         )
-    op.state.unruled.setdefault(op.name, set()).add(op.event.module)
+    op.state.unruled.setdefault(op.name, set()).add(op.event.module or "the model")
     _lock_all(op, "an op without a rule")
 
 
@@ -138,3 +161,4 @@ def _lock_all(op: Op, why: str) -> None:
         for term in op.dims(value):
             if not (isinstance(term, Atom) and "data" in term.marks):
                 op.lock(term, why)
+    op.lock_unfollowed()

@@ -116,6 +116,10 @@ class Recorder(TorchDispatchMode):
         self._write(func, name, args, kwargs, out)
         return out
 
+    def note(self, name: str, tensor: torch.Tensor) -> None:
+        """Write down that `tensor` leaves for Python by the method `name`."""
+        self._write(None, name, (tensor,), {}, ())
+
     def _write(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
         self.events.append(
             Event(

@@ -32,6 +32,7 @@ class Op:
         self.args = event.args
         self.inputs = event.inputs
         self.outs = event.outputs
+        self.followed: set[int] = set()
 
     # ------------------------------------------------------------------ reading
 
@@ -108,6 +109,7 @@ class Op:
 
     def pass_domain(self, source: Value, *targets: Value) -> None:
         """The values of `targets` index what the values of `source` index."""
+        self.followed.add(source.id)
         for target in targets:
             if target.id != source.id:
                 self.state.same_index[target.id] = self.state.index_root(source.id)
@@ -120,8 +122,20 @@ class Op:
         """What the values of `index` run over, if known."""
         return self.state.domains.get(self.state.index_root(index.id))
 
+    def follow(self, *values: Value) -> None:
+        """What this op does with the numbers of these index tensors is the same for every numbering."""
+        self.followed.update(value.id for value in values)
+
+    def lock_unfollowed(self) -> None:
+        """Lock what index tensors run over, where the rule did not say what becomes of their numbers."""
+        for value in self.inputs:
+            domain = self.domain(value)
+            if domain is not None and value.id not in self.followed:
+                self.lock(domain, "computed with its indices")
+
     def look_up(self, index: Value, rows: Term) -> None:
         """`index` picks positions of `rows`: couples through the values, or locks."""
+        self.followed.add(index.id)
         if rows.size <= 1:
             return
         self.mark(rows, "lookup")

@@ -17,6 +17,7 @@ from surgeon.graph import Graph, Parameter
 from surgeon.rebuild.execution import plain_execution
 from surgeon.trace.assemble import assemble
 from surgeon.trace.calls import module_calls
+from surgeon.trace.escapes import escapes
 from surgeon.trace.fake import storage_less
 from surgeon.trace.inputs import data_sizes, example_inputs
 from surgeon.trace.propagate import propagate
@@ -63,7 +64,7 @@ def _record(module: nn.Module, feed: dict[str, Any], sizes: frozenset[int]) -> R
             state.inputs[value.id] = name
             state.tainted.add(value.id)
     initial = {name: _atom_numbers(state, value) for value, aliases in values.items() for name in aliases}
-    with torch.no_grad(), module_calls(recorder, module) as calls:
+    with torch.no_grad(), escapes(recorder), module_calls(recorder, module) as calls:
         output = _forward(module, feed, recorder)
     outputs = {name: value for name, tensor in _named_outputs(output) if (value := recorder.known(tensor))}
     return Recording(state, parameters, _by_name(values), initial, calls, outputs)

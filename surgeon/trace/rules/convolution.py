@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from surgeon.trace.rule import Op, rules
 from surgeon.trace.terms import is_data
+from surgeon.trace.unify import Mismatch
 
 __all__: list[str] = []
 
@@ -40,6 +41,8 @@ def convolution(op: Op) -> None:
 def _grouped(op: Op, groups: int) -> None:
     """Channels are groups * channels of a group on both sides; a depthwise kernel is one to one."""
     x, w = op.dims(op.args[0])[1], op.dims(op.args[1])
+    if op.args[6] and w[1].size > 1:
+        raise Mismatch("a transposed convolution in groups")
     if groups == x.size == w[0].size:
         op.unify(x, w[0])
         return

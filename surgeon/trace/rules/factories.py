@@ -1,4 +1,4 @@
-"""Rules for ops that make tensors. Uniform ones say nothing; counting ones are constants."""
+"""Rules for ops that make tensors. Uniform ones say nothing; counting and random ones are constants."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ __all__: list[str] = []
     "new_empty",
     "new_full",
     "empty_strided",
-    "rand",
-    "randn",
     "scalar_tensor",
     "new_empty_strided",
 )
@@ -27,7 +25,9 @@ def uniform(op: Op) -> None:
     op.dims(op.out)
 
 
-@rules.register("arange", "linspace", "logspace", "eye", "hann_window", "randperm")
+@rules.register(
+    "arange", "linspace", "logspace", "eye", "hann_window", "rand", "randn", "randint", "randperm"
+)
 def counting(op: Op) -> None:
     """Values tell positions apart: what they meet is tied to constants made inside forward."""
     op.state.constants.add(op.out.id)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+
 from surgeon.graph import Role
 from surgeon.trace.record import Value
 from surgeon.trace.rule import Op, rules
-from surgeon.trace.terms import Term
+from surgeon.trace.terms import Term, resolve
 
 __all__ = ["broadcast"]
 
@@ -26,7 +28,7 @@ _KEEPS_INDEX = frozenset(
         "fill",
     }
 )
-_SHIFTS_INDEX = frozenset({"add", "sub", "mul", "floor_divide", "remainder", "rsub", "div"})
+_COMPARES = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _INDEX_DTYPES = ("int64", "int32")
 
 
@@ -105,16 +107,25 @@ def _from_inputs(op: Op, sizes: list[int]) -> list[Term]:
 def _pass_indices(op: Op) -> None:
     """Copies index the same axis; arithmetic on indices hides which."""
     integral = str(op.tensor(op.out).dtype).removeprefix("torch.") in _INDEX_DTYPES
-    if not integral:
-        return
     for value in op.inputs:
         domain = op.domain(value)
-        if op.name in _KEEPS_INDEX:
-            if domain is not None or op.state.is_input(value):
-                op.pass_domain(value, op.out)
-                return
-        elif domain is not None and op.name in _SHIFTS_INDEX:
-            op.lock(domain, "arithmetic on its indices")
+        if integral and op.name in _KEEPS_INDEX and (domain is not None or op.state.is_input(value)):
+            op.pass_domain(value, op.out)
+            return
+        if domain is not None and (op.name.endswith("_like") or _tells_none_apart(op, value, domain)):
+            op.follow(value)
+
+
+def _tells_none_apart(op: Op, index: Value, domain: Term) -> bool:
+    """Comparing indices of one axis with each other, or with a number beyond its ends."""
+    if op.name not in _COMPARES:
+        return False
+    other = op.args[1] if op.args[0] == index else op.args[0]
+    if isinstance(other, Value):
+        theirs = op.domain(other)
+        return theirs is not None and resolve(theirs) is resolve(domain)
+    answers = op.event.func(torch.arange(domain.size), other)
+    return bool(answers.all()) or not answers.any()
 
 
 def _pass_constants(op: Op) -> None:

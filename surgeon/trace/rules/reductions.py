@@ -60,6 +60,8 @@ def reduce(op: Op) -> None:
         op.set(value, list(made))
     if (op.name in _RANKS or (op.name in ("max", "min") and len(op.outs) == 2)) and len(reduced) == 1:
         op.set_domain(op.outs[-1], terms[next(iter(reduced))])
+    if op.name in ("max", "min", "aminmax") and not isinstance(where, tuple):
+        op.follow(op.args[0])  # the extremum of all indices only checks their bounds
 
 
 @rules.register("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax")

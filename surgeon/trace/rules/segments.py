@@ -123,6 +123,7 @@ def stack(op: Op) -> None:
 
 def _common_domain(op: Op) -> None:
     domains = [domain for domain in map(op.domain, op.inputs) if domain is not None]
+    op.follow(*op.inputs)
     for other in domains[1:]:
         if other.size == domains[0].size:
             op.unify(domains[0], other)

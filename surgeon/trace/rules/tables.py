@@ -34,32 +34,37 @@ def index_select(op: Op) -> None:
     op.note_role(source, terms[d], "index")
     terms[d] = op.dims(index)[0] if op.dims(index) else op.fresh(1)
     op.set(op.out, terms)
+    op.pass_domain(source, op.out)
 
 
 @rules.register("gather", "take_along_dim")
 def gather(op: Op) -> None:
     """out[i][j] = x[i][index[i][j]]: the other dims are common."""
-    terms, index = op.dims(op.args[0]), op.dims(op.args[2])
+    terms = op.dims(op.args[0])
     d = op.dim(op.args[1], len(terms))
     op.look_up(op.args[2], terms[d])
     op.note_role(op.args[0], terms[d], "index")
-    for n, (mine, theirs) in enumerate(zip(terms, index, strict=True)):
-        if n != d and mine.size == theirs.size:
-            op.unify(mine, theirs)
+    _side_by_side(op, terms, op.args[2], d)
     op.set(op.out, op.dims(op.args[2]))
-    if op.domain(op.args[0]) is not None:
-        op.pass_domain(op.args[0], op.out)
+    op.pass_domain(op.args[0], op.out)
+
+
+def _side_by_side(op: Op, terms: list[Term], index: Value, d: int) -> None:
+    """Apart from dim `d`, an index covers the front of every dim of what it indexes."""
+    for n, (mine, theirs) in enumerate(zip(terms, op.dims(index), strict=True)):
+        if n != d:
+            op.unify(segment(op, mine, 0, theirs.size), theirs)
 
 
 @rules.register("scatter", "scatter_add", "scatter_reduce")
 def scatter(op: Op) -> None:
-    """x[i][index[i][j]] = value: the other dims are common."""
-    terms, index = op.dims(op.args[0]), op.dims(op.args[2])
+    """x[i][index[i][j]] = value[i][j]: the other dims are common, the value's and the index's all."""
+    terms = op.dims(op.args[0])
     d = op.dim(op.args[1], len(terms))
     op.look_up(op.args[2], terms[d])
-    for n, (mine, theirs) in enumerate(zip(terms, index, strict=True)):
-        if n != d and mine.size == theirs.size:
-            op.unify(mine, theirs)
+    _side_by_side(op, terms, op.args[2], d)
+    if len(op.args) > 3 and isinstance(op.args[3], Value):
+        _side_by_side(op, op.dims(op.args[3]), op.args[2], -1)
     op.set(op.out, terms)
 
 
@@ -132,6 +137,7 @@ def _constant_run(op: Op, terms: list[Term], places: list[tuple[int, Value]]) ->
         return False
     terms[n] = segment(op, terms[n], numbers[0], numbers[-1] + 1)
     op.set(op.out, terms)
+    op.pass_domain(op.args[0], op.out)
     return True
 
 
@@ -154,3 +160,4 @@ def _boolean_index(op: Op, terms: list[Term], places: list[tuple[int, Value]]) -
         op.set(op.out, terms)
     else:
         op.set(op.out, [*terms[:n], op.state.new_atom(op.shape(op.out)[n]), *rest])
+        op.pass_domain(op.args[0], op.out)

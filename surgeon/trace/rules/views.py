@@ -107,6 +107,6 @@ def reorder(op: Op) -> None:
     """Positions are permuted by place, so a fixed order matters."""
     terms = op.dims(op.inputs[0])
     which = op.args[1] if op.name == "flip" else op.arg(2, "dims", ())
-    for number in which if isinstance(which, tuple) else (which,):
+    for number in which or range(len(terms)):
         op.lock(terms[op.dim(number, len(terms))], "its order is reversed or rolled")
     op.set(op.out, terms)
