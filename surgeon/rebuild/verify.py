@@ -86,8 +86,8 @@ def compare(
         tokens: input ids [rows, length] in the vocabulary of `original`.
         dtype: what to compute in; None computes in the weights' own.
         tolerance: allowed difference, relative to the largest output; None takes 1e-9 in float64,
-            1e-5 where the model drops to a narrower float inside, and in another dtype a thousand
-            times its rounding.
+            1e-5 where the model drops to a narrower float inside, and in another dtype the root of
+            its rounding.
 
     Raises:
         VerifyError: a model's output cannot be compared.
@@ -108,7 +108,7 @@ def compare(
         )
     if tolerance is None:
         own = wanted.dtype
-        tolerance = loss.tolerance if own == torch.float64 else 1000 * torch.finfo(own).eps
+        tolerance = loss.tolerance if own == torch.float64 else torch.finfo(own).eps ** 0.5
     return _measure(wanted, got.value, tolerance, ids.numel())
 
 
