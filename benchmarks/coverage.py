@@ -1,6 +1,6 @@
 """Every family that transformers can build, put through the whole surgery, unattended.
 
-    python benchmarks/coverage.py                       all families; docs/coverage.md is written
+    python benchmarks/coverage.py --page                all families; docs/coverage.md is written
     python benchmarks/coverage.py --shard 3/8           an eighth of them; run again to go on
     python benchmarks/coverage.py --family causal/gpt2 --only trace --fresh
 
@@ -19,10 +19,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import transformers  # noqa: E402
+
+from benchmarks.coverage_table import page  # noqa: E402
 from benchmarks.examine import STAGES, examine  # noqa: E402
 from benchmarks.forked import forked  # noqa: E402
 from benchmarks.zoo import TASKS, Family, families  # noqa: E402
 
+PAGE = ROOT / "docs" / "coverage.md"
 RESULTS = ROOT / "benchmarks" / "results" / "coverage.jsonl"
 
 
@@ -37,6 +41,15 @@ def main() -> None:
         with asked.results.open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
         sys.stderr.write(f"{place}/{len(chosen)} {family.key}: {_verdict(row)} ({row['s']} s)\n")
+    if asked.page:
+        write_page(read_results([asked.results, *asked.merge]))
+
+
+def write_page(rows: list[dict]) -> None:
+    """Write the page, the families in the order of the mappings."""
+    order = {family.key: place for place, family in enumerate(families())}
+    known = sorted((row for row in rows if row["family"] in order), key=lambda row: order[row["family"]])
+    PAGE.write_text(page(known, transformers.__version__), encoding="utf-8")
 
 
 def examined(family: Family, stages: tuple[str, ...], limit: float) -> dict:
@@ -95,7 +108,9 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shard", type=_shard, default=(1, 1), help="part of the families, as 3/8")
     parser.add_argument("--task", action="append", choices=TASKS, help="only this task (may be repeated)")
     parser.add_argument("--family", action="append", help="only this one, as causal/gpt2 (may be repeated)")
@@ -103,6 +118,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=120, help="seconds a family may take")
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON-lines file")
     parser.add_argument("--fresh", action="store_true", help="run families that have a result, too")
+    parser.add_argument("--merge", type=Path, nargs="*", default=[], help="results of other shards")
+    parser.add_argument("--page", action="store_true", help="write docs/coverage.md from all results")
     return parser.parse_args()
 
 

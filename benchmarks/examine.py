@@ -1,18 +1,22 @@
-"""What is asked of one family: trace it, prove its Groups. Each step says in words where it stops.
+"""What is asked of one family, step by step; each says in words where it stops, and later ones still try.
 
-Here: trace and proof. What is cut, exported and loaded again stands in `round_trip`.
+Here: build, trace, proof. What is cut, exported and loaded again stands in `round_trip`.
 """
 
 from __future__ import annotations
 
 import collections
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from benchmarks.forked import Report
+from benchmarks.round_trip import Trip
 from benchmarks.zoo import Family, Specimen, Unbuildable, specimen
 from benchmarks.zoo.running import proof_inputs
 from surgeon.graph import Graph
@@ -23,18 +27,29 @@ from surgeon.trace import trace_module
 
 __all__ = ["STAGES", "examine"]
 
+STAGES = ("build", "trace", "prove", "cut", "depth", "export", "reload")
 PROBE_ROWS, PROBE_LENGTH = 2, 13
-"""Few tokens, of a length that is prime and beyond the zoo's attention windows."""
-
-STAGES = ("build", "trace", "prove")
 
 
-@dataclass
 class Subject:
     """One family on its way through the stages."""
 
-    specimen: Specimen
-    graph: Graph | None = None
+    def __init__(self, found: Specimen, folder: Path) -> None:
+        self.specimen = found
+        self.folder = folder
+        self.graph: Graph | None = None
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """Few random tokens, of prime number, more than the zoo's attention windows."""
+        return probe_tokens(self.specimen.model, rows=PROBE_ROWS, length=PROBE_LENGTH)
+
+    @cached_property
+    def trip(self) -> Trip:
+        """The model with weights that matter, on its way to a checkpoint."""
+        assert self.graph is not None
+        model = randomised(self.specimen.model).to(torch.float32)
+        return Trip(self.specimen.family, model, self.graph, self.tokens)
 
 
 def examine(family: Family, stages: tuple[str, ...], report: Report) -> None:
@@ -46,10 +61,12 @@ def examine(family: Family, stages: tuple[str, ...], report: Report) -> None:
     except Unbuildable as error:
         report({"stage": "build", "ok": False, "why": str(error)})
         return
-    report(
-        {"stage": "build", "ok": True, "variant": found.variant, "size": found.size, "s": _since(start)}
-    )
-    subject = Subject(found)
+    report({"stage": "build", "ok": True, "variant": found.variant, "size": found.size, "s": _since(start)})
+    with tempfile.TemporaryDirectory(prefix="coverage-") as folder:
+        _go(Subject(found, Path(folder)), stages, report)
+
+
+def _go(subject: Subject, stages: tuple[str, ...], report: Report) -> None:
     for name in stages:
         start = time.monotonic()
         try:
@@ -57,7 +74,7 @@ def examine(family: Family, stages: tuple[str, ...], report: Report) -> None:
         except Exception as error:  # the finding: anything may be raised
             words = {"ok": False, "why": _words(error)}
         report({"stage": name, **words, "s": _since(start)})
-        if subject.graph is None:
+        if subject.graph is None or (name == "export" and not words["ok"]):
             return
 
 
@@ -83,8 +100,7 @@ def _prove(subject: Subject) -> dict[str, object]:
     assert subject.graph is not None
     model = randomised(subject.specimen.model)
     with plain_execution(model), proof_inputs(model):
-        tokens = probe_tokens(model, rows=PROBE_ROWS, length=PROBE_LENGTH)
-        proofs = prove(model, subject.graph, tokens=tokens)
+        proofs = prove(model, subject.graph, tokens=subject.tokens)
     failed = {p.axis: p.error for p in proofs if not p.passed}
     return {
         "ok": not failed,
@@ -95,7 +111,14 @@ def _prove(subject: Subject) -> dict[str, object]:
     }
 
 
-_STEPS: dict[str, Callable[[Subject], dict[str, object]]] = {"trace": _trace, "prove": _prove}
+_STEPS: dict[str, Callable[[Subject], dict[str, object]]] = {
+    "trace": _trace,
+    "prove": _prove,
+    "cut": lambda subject: subject.trip.cut(),
+    "depth": lambda subject: subject.trip.depth(),
+    "export": lambda subject: subject.trip.export(subject.folder),
+    "reload": lambda subject: subject.trip.reload(subject.folder),
+}
 
 
 def _words(error: Exception) -> str:

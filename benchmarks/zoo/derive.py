@@ -86,8 +86,10 @@ def _shrunk(default: PreTrainedConfig, variant: Variant, special: dict[str, int]
         elif value is None and variant.fill_unset:
             changed |= _filled(name, types.get(name, ""), own, variant)
         elif isinstance(value, (list, tuple)) and value and name.endswith(("_token_id", "_token_index")):
-            changed[name] = [_special(f"{name}{place}", item, variant.sizes.vocab, special)
-                             for place, item in enumerate(value)]
+            changed[name] = [
+                _special(f"{name}{place}", item, variant.sizes.vocab, special)
+                for place, item in enumerate(value)
+            ]
     if depth and variant.lists == "resample" and variant.sizes.layers < depth:
         changed |= resampled(own, depth, chosen_layers(own, depth, variant.sizes.layers))
     if depth and variant.same_layers:

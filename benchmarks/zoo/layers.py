@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 __all__ = ["chosen_layers", "index_lists", "layer_lists", "resampled"]
@@ -52,4 +53,4 @@ def resampled(fields: Mapping[str, object], depth: int, kept: Sequence[int]) -> 
 
 def _ascending(value: Sequence) -> bool:
     whole = all(isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value)
-    return whole and all(a < b for a, b in zip(value, value[1:], strict=False))
+    return whole and all(a < b for a, b in itertools.pairwise(value))

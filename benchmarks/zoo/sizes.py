@@ -60,7 +60,7 @@ class Sizes:
 SIZES = Sizes()
 _KNOWN = {field.name for field in fields(Sizes)}
 
-# (words of the field's name, what it counts, smallest value that is replaced). The first row that matches decides.
+# Words of the field's name, what it counts, smallest value that is replaced. The first match decides.
 _ROWS: tuple[tuple[str, str, int], ...] = (
     (r"(token|image|video|audio)_?(id|index|ids)$|_id$|_ids$", "", 0),
     (r"vocab", "vocab", 1000),
@@ -96,12 +96,13 @@ _ROWS: tuple[tuple[str, str, int], ...] = (
     (r"n_?heads?$|heads$|heads_per_layer$", "heads", 2),
     (r"intermediate|ffn|d_?ff$|dim_ff|mlp_dim|feed_forward|n_inner|d_inner|mlp_hidden", "ffn", 9),
     (r"(?<!hidden)_layers$|^layers$|n_layers?$|num_layers|depth$|num_blocks|layers_per_stack", "layers", 3),
-    (r"max_pos|n_positions|n_ctx|max_seq|context_length|max_.*len|model_max|_positions$|seq_len", "positions", 129),
+    (r"max_pos|n_positions|n_ctx|context_length|max_.*len|model_max|_positions$|seq_len", "positions", 129),
     (r"window|chunk_size|chunk_length|block_size|local_attention|context_size", "window", 17),
     (r"image_size|img_size|crop_size", "image", 65),
     (r"patch_size$", "patch", 9),
-    (r"hidden_size|d_model|n_embd|^dim$|embed_dim|hidden_dim|emb_dim|embedding_(size|dim)|proj_dim", "hidden", 33),
-    (r"(projection|output|out|input|text|vision|adapter).*(dim|size)$|lru_width|d_latents|d_ssm", "hidden", 33),
+    (r"hidden_size|d_model|n_embd|^dim$|embed_dim|hidden_dim|emb_dim|embedding_(size|dim)", "hidden", 33),
+    (r"proj_dim|lru_width|d_latents", "hidden", 33),
+    (r"(projection|output|out|input|text|vision|adapter).*(dim|size)$", "hidden", 33),
     (r"hidden_layers", "layers", 3),
 )
 _PATTERNS = tuple((re.compile(words), what, least) for words, what, least in _ROWS)
