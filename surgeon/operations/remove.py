@@ -97,20 +97,20 @@ class Remove(Operation):
         now, requested, pools, counts = state, (), (), ()
         for shot in range(1, self.shots + 1):
             pools = make_pools(now, groups, self.criterion, began, self.keep.multiple_of)
-            requested, counts = self._allocate(state, now, pools, shot)
+            requested, counts = self._allocate(state, now, pools, shot / self.shots)
             now = now.after(_keeps(pools, counts, state.step))
-        self._check_progress(pools, requested, counts)
         cut = [(pool, count) for pool, count in zip(pools, counts, strict=True) if count < pool.began]
         edits = _keeps([pool for pool, _ in cut], [count for _, count in cut], state.step)
         return Proposal(edits, self._choices(pools, requested, counts), notes=self._notes(state, now))
 
-    def _allocate(self, begin: State, now: State, pools: Sequence[Pool], shot: int) -> tuple[Counts, Counts]:
-        """Counts as asked for this shot, and as the config can express them."""
-        done = shot / self.shots
+    def _allocate(
+        self, begin: State, now: State, pools: Sequence[Pool], done: float
+    ) -> tuple[Counts, Counts]:
+        """Counts as asked when `done` of the cut is made, and as the config can express them."""
         express = Expressible(now, pools)
         if self.keep.count is not None:
             asked = tuple(self._count(pool, self.keep.count, done) for pool in pools)
-            refusal = express.refusal(asked) if shot == self.shots else None
+            refusal = express.refusal(asked) if done == 1 else None
             if refusal is not None:
                 raise InfeasibleError(f"keep {self.keep.count} of '{pools[0].names[0]}': {refusal}")
             return asked, asked
@@ -119,11 +119,14 @@ class Remove(Operation):
             asked = self.allocation.counts(
                 pools, Amount(fraction=fraction, multiple_of=self.keep.multiple_of)
             )
-            return asked, express.settled(asked)
-        whole = parameters_after(begin.plan, begin.graph)
-        target = self.keep.parameters(begin.graph.parameter_count)
-        asked = self._within(now, pools, express, int(whole - max(whole - target, 0) * done))
-        return asked, express.settled(asked)
+        else:
+            whole = parameters_after(begin.plan, begin.graph)
+            target = self.keep.parameters(begin.graph.parameter_count)
+            asked = self._within(now, pools, express, int(whole - max(whole - target, 0) * done))
+        counts = express.settled(asked)
+        if done == 1:
+            _check_progress(pools, asked, counts, express)
+        return asked, counts
 
     def _within(self, now: State, pools: Sequence[Pool], express: Expressible, budget: int) -> Counts:
         """The most that can be kept within `budget` parameters."""
@@ -153,19 +156,6 @@ class Remove(Operation):
                 hint=f"a count below {pool.began}",
             )
         return pool.began - int((pool.began - count) * done)
-
-    def _check_progress(self, pools: Sequence[Pool], requested: Counts, counts: Counts) -> None:
-        """Refuse a cut of which the config leaves nothing."""
-        if any(count < pool.began for pool, count in zip(pools, counts, strict=True)):
-            return
-        stuck = [(p, n) for p, n in zip(pools, requested, strict=True) if n < p.began]
-        if stuck:
-            pool, asked = stuck[0]
-            raise InfeasibleError(
-                f"nothing is cut: of {pool.began} indices of '{pool.names[0]}' {asked} should stay, and the "
-                "nearest count that the config can express is all of them",
-                hint="a smaller amount, another kind, or export: {layout: per_layer}",
-            )
 
     def _choices(self, pools: Sequence[Pool], requested: Counts, counts: Counts) -> tuple[Choice, ...]:
         return tuple(
@@ -200,6 +190,20 @@ def _unfit(group: Group) -> str | None:
     if group.kind not in REMOVABLE:
         return f"'{group.name}' is of kind {group.kind}"
     return f"'{group.name}' is locked: {group.locked}" if group.locked else None
+
+
+def _check_progress(pools: Sequence[Pool], requested: Counts, counts: Counts, express: Expressible) -> None:
+    """Refuse a cut of which the config leaves nothing."""
+    if any(count < pool.began for pool, count in zip(pools, counts, strict=True)):
+        return
+    stuck = [(p, n) for p, n in zip(pools, requested, strict=True) if n < p.began]
+    if stuck:
+        pool, asked = stuck[0]
+        raise InfeasibleError(
+            f"nothing is cut: {asked} of {pool.began} indices of '{pool.names[0]}' should stay, and the "
+            f"nearest count that works is all of them: {express.refusal(requested)}",
+            hint="a smaller amount, another kind, or export: {layout: per_layer}",
+        )
 
 
 def _keeps(pools: Sequence[Pool], counts: Sequence[int], step: int) -> tuple[Keep, ...]:

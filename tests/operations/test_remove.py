@@ -221,7 +221,7 @@ def test_an_explicit_count_that_the_config_cannot_say_is_refused_with_the_neares
 
 def test_a_cut_of_which_the_config_leaves_nothing_is_refused(state):
     limits = TiedByKind(state.graph, lambda kind, count: False)
-    with pytest.raises(InfeasibleError, match=r"nothing is cut: of 40 .* 30 should stay"):
+    with pytest.raises(InfeasibleError, match=r"nothing is cut: 30 of 40 .* all of them: ffn cannot be 30"):
         remove({"fraction": 0.75}, "ffn").run(replace(state, config_limits=limits))
 
 
@@ -326,7 +326,7 @@ def test_a_criterion_of_the_wrong_length_is_an_error(state, monkeypatch):
 def test_steps_round_trip_through_their_dump():
     step = remove({"fraction": 0.5}, criterion={"criterion": "taylor", "order": "vectorize"}, shots=2)
     assert Remove.model_validate(step.model_dump(mode="json", by_alias=True, exclude_none=True)) == step
-    assert operations.names() == ("remove",)
+    assert "remove" in operations.names()
 
 
 def test_contract_runs_in_order_and_names_the_step(state):
