@@ -21,6 +21,7 @@ from surgeon.operations.expressible import Expressible
 from surgeon.operations.operation import Operation, Proposal, operations
 from surgeon.operations.pool import Counts, Pool
 from surgeon.operations.pooling import make_pools, refuse_partial_ties
+from surgeon.operations.repairing import repaired
 from surgeon.operations.state import State
 from surgeon.plan import Amount, Choice, Keep, kept_of, parameters_after, tagged_field
 from surgeon.repair import NoRepair, Repair, repairs
@@ -72,8 +73,8 @@ class Remove(Operation):
 
     @property
     def reads_weights(self) -> bool:
-        """Whether the criterion does."""
-        return self.criterion.reads_weights
+        """Whether the criterion or the repair does."""
+        return self.criterion.reads_weights or self.repair.needs_text
 
     def needs(self) -> frozenset[Statistic]:
         """What the criterion needs."""
@@ -101,7 +102,13 @@ class Remove(Operation):
             now = now.after(_keeps(pools, counts, state.step))
         cut = [(pool, count) for pool, count in zip(pools, counts, strict=True) if count < pool.began]
         edits = _keeps([pool for pool, _ in cut], [count for _, count in cut], state.step)
-        return Proposal(edits, self._choices(pools, requested, counts), notes=self._notes(state, now))
+        mended = repaired(self.repair, state, state.after(edits))
+        return Proposal(
+            (*edits, *mended.edits),
+            self._choices(pools, requested, counts),
+            notes=(*self._notes(state, now), *mended.notes),
+            values=mended.values,
+        )
 
     def _allocate(
         self, begin: State, now: State, pools: Sequence[Pool], done: float

@@ -7,8 +7,9 @@ tensors are not changed, not even for the time of a call. Not here: the smaller 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -64,15 +65,32 @@ class MaskedView(nn.Module):
 
     def forward(self, *args: object, **kwargs: object) -> object:
         """What the module returns, with the plan in force."""
+        return self._call(self.tensors(), *args, **kwargs)
+
+    def fixed(self, unused: Collection[str] = ()) -> Callable[..., object]:
+        """`forward` with the tensors that are in force now, made once: for many calls without gradients.
+
+        Args:
+            unused: paths of modules that will not run; their tensors are not made.
+        """
+        with torch.no_grad():
+            return partial(self._call, self.tensors(unused))
+
+    def _call(self, tensors: Mapping[str, Tensor], *args: object, **kwargs: object) -> object:
         with ExitStack() as stack:
             stack.enter_context(_skipping([self.module.get_submodule(name) for name in self._dropped]))
             if self._widths:
                 stack.enter_context(KeptWidth(self._widths))
-            return call_with(self.module, self.tensors(), *args, **kwargs)
+            return call_with(self.module, tensors, *args, **kwargs)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors in force, by name; only those that differ from the module's own."""
-        own = all_tensors(self.module)
+    def tensors(self, unused: Collection[str] = ()) -> dict[str, Tensor]:
+        """The tensors in force, by name; only those that differ from the module's own.
+
+        Args:
+            unused: paths of modules whose tensors are left out.
+        """
+        left_out = tuple(f"{path}." for path in unused)
+        own = {n: t for n, t in all_tensors(self.module).items() if not n.startswith(left_out)}
         done: dict[int, Tensor] = {}
         found: dict[str, Tensor] = {}
         for name, tensor in own.items():
