@@ -179,6 +179,8 @@ def _ledger(
         for p, value in changes.items()
     ]
     for depth in space.depths:
+        if entry(config, depth.path) == depth.blocks:
+            continue
         why = f"blocks of {depth.container} that are left"
         for path in (depth.path, *depth.lists):
             before, after = entry(space.config, path), entry(config, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from transformers import LlamaConfig, Qwen3MoeConfig
+from transformers import Gemma3nTextConfig, LlamaConfig, Qwen3MoeConfig
 
 from surgeon.errors import InfeasibleError
 from surgeon.plan import DropBlock, Keep, Plan
@@ -202,6 +202,33 @@ def test_dropped_blocks_take_their_list_entries_along():
         "intermediate_size": (88, 50),
         "num_hidden_layers": (2, 1),
         "layer_types": (["sliding_attention", "full_attention"], ["full_attention"]),
+    }
+
+
+def test_a_list_of_widths_gives_each_block_its_own():
+    config = Gemma3nTextConfig(
+        vocab_size=61,
+        vocab_size_per_layer_input=59,
+        hidden_size=24,
+        hidden_size_per_layer_input=10,
+        intermediate_size=[36, 36],
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=14,
+        num_kv_shared_layers=0,
+        activation_sparsity_pattern=None,
+        laurel_rank=9,
+        altup_num_inputs=3,
+        layer_types=["sliding_attention", "full_attention"],
+        max_position_embeddings=64,
+    )
+    _, graph, space = probed_config(config)
+    first, second = names(graph, "ffn", size=36)
+    plan = Plan(config.model_type, (Keep(first, tuple(range(20)), 0), Keep(second, tuple(range(23)), 0)))
+    assert rows(solve(space, graph, plan)) == {
+        "intermediate_size[0]": (36, 20),
+        "intermediate_size[1]": (36, 23),
     }
 
 
