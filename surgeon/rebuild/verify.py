@@ -106,10 +106,9 @@ def compare(
             f"'{want.name}' of the masked original is {list(wanted.shape)}, of the rebuilt model "
             f"{list(got.value.shape)}"
         )
-    if tolerance is None:
-        own = wanted.dtype
-        tolerance = loss.tolerance if own == torch.float64 else torch.finfo(own).eps ** 0.5
-    return _measure(wanted, got.value, tolerance, ids.numel())
+    own = wanted.dtype
+    usual = loss.tolerance if own == torch.float64 else float(torch.finfo(own).eps) ** 0.5
+    return _measure(wanted, got.value, usual if tolerance is None else tolerance, ids.numel())
 
 
 def _measure(want: Tensor, got: Tensor, tolerance: float, tokens: int) -> Comparison:
