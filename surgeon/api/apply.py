@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from surgeon.plan import Plan, check_plan
 from surgeon.rebuild import apply_plan
@@ -11,7 +11,7 @@ from surgeon.trace import trace_module
 __all__ = ["apply"]
 
 
-def apply(model: nn.Module, plan: Plan) -> nn.Module:
+def apply(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     """A new, smaller module of the same class, built from a new config; `model` is untouched.
 
     Raises:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 from surgeon.plan import Report
 
@@ -24,7 +24,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield "| | before | after |"
     yield "|---|---:|---:|"
-    measured: Mapping[str, Any] = report.measured
+    measured = cast("dict[str, Any]", report.measured)
     for name, metric in measured.get("metrics", {}).items():
         unit = f" ({metric['unit']})" if metric["unit"] else ""
         yield f"| {name.replace('_', ' ')}{unit} | {metric['before']:.6g} | {metric['after']:.6g} |"

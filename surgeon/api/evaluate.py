@@ -8,7 +8,7 @@ from surgeon.api.progress import Progress, silent
 from surgeon.api.subject import ModelLike, Subject
 from surgeon.api.texts import Text, token_ids
 from surgeon.errors import InputError
-from surgeon.evaluate import MetricValue, ModelMetric, Protocol, measure
+from surgeon.evaluate import MetricValue, ModelMetric, Windowing, measure
 from surgeon.evaluate import metrics as registry
 from surgeon.registry import load_entry_points
 
@@ -67,14 +67,12 @@ def evaluate(
             progress("read the text", done, None if ids is None else ids.numel())
 
         wide = None if other is None else other.wide
-        values = measure(
-            subject.wide, ids, protocol=protocol, other=wide, names=of_text, progress=told
-        )
+        values = measure(subject.wide, ids, protocol=protocol, other=wide, names=of_text, progress=told)
     progress("measure size and speed", 0, None)
     return (*values, *measure(subject.module, ids, names=of_model))
 
 
-def protocol_for(subject: Subject, window: int | None, stride: int | None, bos: bool = False) -> Protocol:
+def protocol_for(subject: Subject, window: int | None, stride: int | None, bos: bool = False) -> Windowing:
     """The protocol asked for, within the positions that the model has.
 
     Raises:
@@ -85,4 +83,4 @@ def protocol_for(subject: Subject, window: int | None, stride: int | None, bos: 
     if bos and token is None:
         raise InputError(f"the config of {subject.name} names no start token", hint="leave --bos out")
     positions = getattr(config, "max_position_embeddings", None) or WINDOW
-    return Protocol(window or min(WINDOW, positions), stride, token)
+    return Windowing(window or min(WINDOW, positions), stride, token)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -10,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from surgeon.api.progress import Progress
 from surgeon.api.subject import Subject, widened
-from surgeon.evaluate import Protocol, measure
+from surgeon.evaluate import Windowing, measure
 
 __all__ = ["HeldOut", "before_and_after"]
 
@@ -19,6 +22,7 @@ SPEEDS = {
     "prefill_tokens_per_second": "time_per_token_reading",
     "decode_tokens_per_second": "time_per_token_writing",
 }
+TURNS = 3
 PROMPT, SENTENCE = 12, 32
 """Tokens of the sample's prompt, and of what is generated after it."""
 
@@ -28,7 +32,7 @@ class HeldOut:
     """Token ids [n] of held-out text, how they are cut, and what turns ids back into text, if anything."""
 
     ids: Tensor
-    protocol: Protocol
+    protocol: Windowing
     tokenizer: PreTrainedTokenizerBase | None = None
 
 
@@ -41,14 +45,12 @@ def before_and_after(
     wider. Without held-out text there is neither perplexity nor a sample.
     """
     ids = None if held_out is None else held_out.ids
+    own = {"before": subject.module, "after": small}
     found: dict[str, dict[str, object]] = {}
-    for when, model in (("before", subject.module), ("after", small)):
-        progress(f"measure size and speed {when}", 0, None)
-        for value in measure(model, ids, names=(*SIZES, *SPEEDS)):
-            if value.name in SPEEDS:
-                found.setdefault(SPEEDS[value.name], {"unit": "ms"})[when] = 1000 / value.value
-            else:
-                found.setdefault(value.name, {"unit": value.unit})[when] = value.value
+    for when, model in own.items():
+        for value in measure(model, None, names=SIZES):
+            found.setdefault(value.name, {"unit": value.unit})[when] = value.value
+    found |= _times(own, ids, progress)
     if held_out is None:
         return {"metrics": found}
     wide = {"before": subject.wide, "after": widened(small)}
@@ -68,7 +70,24 @@ def before_and_after(
     return result
 
 
-def _counted(stage: str, total: int, progress: Progress):
+def _times(
+    models: dict[str, PreTrainedModel], ids: Tensor | None, progress: Progress
+) -> dict[str, dict[str, object]]:
+    """Milliseconds a token; the models take turns, so that a busy machine slows both alike."""
+    taken: dict[tuple[str, str], list[float]] = {}
+    for turn in range(TURNS):
+        progress("measure speed", turn, TURNS)
+        for when, model in models.items():
+            for value in measure(model, ids, names=tuple(SPEEDS)):
+                taken.setdefault((SPEEDS[value.name], when), []).append(1000 / value.value)
+    progress("measure speed", TURNS, TURNS)
+    found: dict[str, dict[str, object]] = {}
+    for (name, when), milliseconds in taken.items():
+        found.setdefault(name, {"unit": "ms"})[when] = statistics.median(milliseconds)
+    return found
+
+
+def _counted(stage: str, total: int, progress: Progress) -> Callable[[int], None]:
     done = 0
 
     def told(tokens: int) -> None:
@@ -87,7 +106,7 @@ def _sample(
     sentences: dict[str, object] = {"prompt": tokenizer.decode(prompt[0], skip_special_tokens=True)}
     for when, model in models.items():
         with torch.no_grad():
-            written = model.generate(
+            written = cast(Any, model).generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),
                 max_new_tokens=SENTENCE,

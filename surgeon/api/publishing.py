@@ -5,7 +5,6 @@ Not here: how the plan came about (`surgeon.api.planning`), and how a folder app
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from surgeon.api.measuring import HeldOut, before_and_after
 from surgeon.api.planning import Traced
 from surgeon.api.progress import Progress
 from surgeon.api.reload import check_reload
-from surgeon.api.subject import Subject
+from surgeon.api.subject import Subject, in_dtype
 from surgeon.io import bytes_needed, publishing, write_checkpoint, write_document, write_plan
 from surgeon.plan import Plan, Report
 from surgeon.rebuild import Comparison, apply_plan, compare, probe_tokens
@@ -51,7 +50,7 @@ def publish(
     progress("compare with the masked original", 0, None)
     tokens = probe_tokens(subject.module)
     comparison = compare(subject.module, small, plan, traced.graph, tokens).require()
-    written = small if writing.dtype in (None, small.dtype) else copy.deepcopy(small).to(writing.dtype)
+    written = small if writing.dtype is None else in_dtype(small, writing.dtype)
     measured = before_and_after(subject, written, writing.held_out, progress)
     report = report.model_copy(update={"ledger": ledger, "measured": measured})
     source = None if subject.checkpoint is None else subject.checkpoint.folder

@@ -6,8 +6,9 @@ comparison with the original (`surgeon.rebuild.compare`).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from surgeon.errors import VerifyError
 from surgeon.rebuild import probe_tokens
 from surgeon.rebuild.forward import all_tensors, call_with
+from surgeon.rebuild.quiet import quiet_transformers
 
 __all__ = ["check_reload"]
 
@@ -52,9 +54,11 @@ def check_reload(folder: Path, small: nn.Module, tolerance: float) -> tuple[str,
 
 def _load(folder: Path) -> PreTrainedModel:
     try:
-        loaded, report = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
-        )
+        with quiet_transformers():
+            loaded, report = cast(
+                "tuple[PreTrainedModel, dict[str, Collection[object]]]",
+                AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, output_loading_info=True),
+            )
     except Exception as error:  # transformers raises whatever its parts raise
         raise VerifyError(
             f"stock transformers cannot load the result: {type(error).__name__}: {error}"
@@ -62,7 +66,7 @@ def _load(folder: Path) -> PreTrainedModel:
     faults = {key: sorted(map(str, names)) for key, names in report.items() if names}
     if faults:
         raise VerifyError(f"stock transformers loads the result with gaps: {faults}")
-    return cast(PreTrainedModel, loaded).eval()
+    return loaded.eval()
 
 
 def _reloaded_logits(fresh: PreTrainedModel, small: nn.Module, tokens: Tensor, tolerance: float) -> float:
@@ -82,7 +86,7 @@ def _forward(fresh: PreTrainedModel, tokens: Tensor) -> str:
 
 def _cached(fresh: PreTrainedModel, prompt: Tensor) -> float:
     """Relative difference of the logits, generated step by step and computed at once."""
-    written = fresh.generate(
+    written = cast(Any, fresh).generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
         max_new_tokens=GENERATED,
@@ -96,7 +100,9 @@ def _cached(fresh: PreTrainedModel, prompt: Tensor) -> float:
     got = torch.stack(written.logits, 1)  # type: ignore[union-attr]
     want = fresh(input_ids=written.sequences, use_cache=False).logits[:, prompt.shape[1] - 1 : -1]  # type: ignore[union-attr]
     tolerance = 1000 * torch.finfo(fresh.dtype).eps
-    return _within(got.to(want.dtype), want, tolerance, "cached generation differs from a pass without a cache")
+    return _within(
+        got.to(want.dtype), want, tolerance, "cached generation differs from a pass without a cache"
+    )
 
 
 def _within(got: Tensor, want: Tensor, tolerance: float, what: str) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from surgeon.errors import InputError
 from surgeon.io import Checkpoint
 from surgeon.rebuild import config_of, skeleton
 
-__all__ = ["ModelLike", "Subject", "widened"]
+__all__ = ["ModelLike", "Subject", "in_dtype", "widened"]
 
 ModelLike = nn.Module | PreTrainedConfig | str | Path
 
@@ -109,4 +110,11 @@ class Subject:
 
 def widened(module: PreTrainedModel) -> PreTrainedModel:
     """`module`, or a copy in float32 where its weights are in half precision."""
-    return copy.deepcopy(module).float() if module.dtype in HALVES else module
+    return in_dtype(module, torch.float32) if module.dtype in HALVES else module
+
+
+def in_dtype(module: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """`module`, or a copy whose weights are in `dtype`."""
+    if module.dtype == dtype:
+        return module
+    return cast(PreTrainedModel, nn.Module.to(copy.deepcopy(module), dtype))

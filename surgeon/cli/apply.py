@@ -9,7 +9,7 @@ import typer
 
 from surgeon.cli.arguments import Device, Json
 from surgeon.cli.console import print_json, progress, say
-from surgeon.cli.report import print_measured, print_report
+from surgeon.cli.report import print_measured, print_steps
 
 __all__ = ["command"]
 
@@ -29,6 +29,6 @@ def command(
     if json:
         print_json(report.to_dict())
         return
-    print_report(report)
+    print_steps(report)
     print_measured(report)
     say(f"written: {out}")

@@ -31,7 +31,11 @@ Overrides = Annotated[
 Plugins = Annotated[
     list[Path],
     typer.Option(
-        "--plugin", metavar="FILE", help="Python file that registers more.", callback=_load_plugins, is_eager=True
+        "--plugin",
+        metavar="FILE",
+        help="Python file that registers more.",
+        callback=_load_plugins,
+        is_eager=True,
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1.")]

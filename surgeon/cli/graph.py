@@ -35,8 +35,8 @@ def command(
     """Show the groups of a model: sizes, couplings, locks. No weight is read."""
     from surgeon.api.trace import trace
     from surgeon.graph.document import graph_document
-    from surgeon.io import write_document
     from surgeon.graph.why import why as chains
+    from surgeon.io import write_document
 
     with progress() as report:
         report("trace", 0, None)
@@ -85,7 +85,9 @@ def _show(graph: Graph, every: bool) -> None:
     title = f"{graph.model_type}: {size_text(graph.parameter_count)} parameters"
     print_table(title, columns, table, numbers=("size", "groups", "costs each", "tensors"))
     for stack in graph.stacks:
-        parts = ", ".join(f"{part.name.rpartition('.')[2]} ({part.role})" for part in stack.blocks[0].sublayers)
+        parts = ", ".join(
+            f"{part.name.rpartition('.')[2]} ({part.role})" for part in stack.blocks[0].sublayers
+        )
         say(f"{stack.container}: {len(stack.blocks)} blocks of {parts or 'no sublayers'}")
     for note in graph.notes:
         say(f"note: {note}")

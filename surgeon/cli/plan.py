@@ -9,7 +9,7 @@ import typer
 
 from surgeon.cli.arguments import Device, Json, ModelOption, Overrides, Plugins, RecipeFile
 from surgeon.cli.console import print_json, progress, say
-from surgeon.cli.report import print_report
+from surgeon.cli.report import print_cost, print_steps
 
 __all__ = ["command"]
 
@@ -33,6 +33,7 @@ def command(
     if json:
         print_json(report.to_dict())
         return
-    print_report(report)
+    print_steps(report)
+    print_cost(report)
     if out is not None:
         say(f"written: {out}")

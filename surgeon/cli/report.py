@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from surgeon.cli.console import print_table, say, size_text, warn
 
 if TYPE_CHECKING:
     from surgeon.plan import Choice, Report, StepRecord
 
-__all__ = ["print_measured", "print_report"]
+__all__ = ["print_cost", "print_measured", "print_steps"]
 
 BYTES = ("B", "B/token")
 
 
-def print_report(report: Report) -> None:
-    """Steps, config, cost and warnings."""
+def print_steps(report: Report) -> None:
+    """What each step chose, what the config becomes, and warnings."""
     for record in report.steps:
         _print_step(record)
     if report.ledger:
         rows = [(row.field, row.old, row.new, row.why) for row in report.ledger]
         print_table("config", ("field", "old", "new", "why"), rows, numbers=("old", "new"))
-    costs = [
-        (name, _amount(before, unit), _amount(after, unit), _change(before, after))
-        for name, unit in (("parameters", ""), ("bytes", "B"), ("kv_cache_bytes_per_token", "B"))
-        if (before := getattr(report.before, name)) is not None
-        and (after := getattr(report.after, name)) is not None
-    ]
-    print_table("cost", ("what", "before", "after", "change"), costs, numbers=("before", "after", "change"))
     for message in report.warnings:
         warn(message)
 
 
+def print_cost(report: Report) -> None:
+    """What the model takes, before and after."""
+    costs = [
+        (name.replace("_", " "), _amount(before, unit), _amount(after, unit), _change(before, after))
+        for name, unit in (("parameters", ""), ("bytes", "B"), ("kv_cache_bytes_per_token", "B/token"))
+        if (before := getattr(report.before, name)) is not None
+        and (after := getattr(report.after, name)) is not None
+    ]
+    print_table(
+        report.model, ("what", "before", "after", "change"), costs, numbers=("before", "after", "change")
+    )
+
+
 def print_measured(report: Report) -> None:
     """Before and after, a sentence by both, and the checks that were passed."""
-    measured: Mapping[str, Any] = report.measured
+    measured = cast("dict[str, Any]", report.measured)
     rows = [
         (name.replace("_", " "), _amount(m["before"], m["unit"]), _amount(m["after"], m["unit"]), _of(m))
         for name, m in measured.get("metrics", {}).items()

@@ -9,7 +9,7 @@ import typer
 
 from surgeon.cli.arguments import Device, Json, Overrides, Plugins, RecipeFile
 from surgeon.cli.console import print_json, progress, say
-from surgeon.cli.report import print_measured, print_report
+from surgeon.cli.report import print_measured, print_steps
 
 __all__ = ["command"]
 
@@ -18,7 +18,8 @@ def command(
     recipe: RecipeFile,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must not exist.")],
     model: Annotated[
-        str | None, typer.Option("--model", metavar="M", help="Checkpoint folder or hub id; else the recipe's.")
+        str | None,
+        typer.Option("--model", metavar="M", help="Checkpoint folder or hub id; else the recipe's."),
     ] = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
     plugin: Plugins = [],  # noqa: B006 - typer copies it
@@ -33,6 +34,6 @@ def command(
     if json:
         print_json(report.to_dict())
         return
-    print_report(report)
+    print_steps(report)
     print_measured(report)
     say(f"\nwritten: {out}")

@@ -6,14 +6,14 @@ and how it is shown (`api`, `cli`).
 
 from surgeon.evaluate.measure import measure
 from surgeon.evaluate.metric import MetricValue, ModelMetric, TokenMetric, metrics
-from surgeon.evaluate.windows import Protocol, Window, windows
+from surgeon.evaluate.windows import Window, Windowing, windows
 
 __all__ = [
     "MetricValue",
     "ModelMetric",
-    "Protocol",
     "TokenMetric",
     "Window",
+    "Windowing",
     "measure",
     "metrics",
     "windows",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from surgeon.errors import InputError
 from surgeon.evaluate.metric import MetricValue, ModelMetric, TokenMetric, metrics
-from surgeon.evaluate.windows import Protocol, windows
+from surgeon.evaluate.windows import Windowing, windows
 
 __all__ = ["measure"]
 
@@ -20,7 +21,7 @@ def measure(
     model: nn.Module,
     ids: Tensor | None,
     *,
-    protocol: Protocol | None = None,
+    protocol: Windowing | None = None,
     other: nn.Module | None = None,
     names: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -47,10 +48,10 @@ def measure(
             raise InputError(f"metric '{kind.name}' needs {lacking}, none was given")
     with torch.no_grad():
         if by_token and ids is not None:
-            _run(model, other, ids, protocol or Protocol(), by_token, progress)
+            _run(model, other, ids, protocol or Windowing(), by_token, progress)
         prompt = _prompt(model, ids)
         values = [(metric, metric.measure(model, prompt)) for metric in by_model]
-    said = str(protocol or Protocol())
+    said = str(protocol or Windowing())
     return (
         *(MetricValue(m.name, m.value(), m.unit, m.better, said) for m in by_token),
         *(MetricValue(m.name, number, m.unit, m.better) for m, number in values),
@@ -67,7 +68,7 @@ def _run(
     model: nn.Module,
     other: nn.Module | None,
     ids: Tensor,
-    protocol: Protocol,
+    protocol: Windowing,
     chosen: Sequence[TokenMetric],
     progress: Callable[[int], None] | None,
 ) -> None:
@@ -90,5 +91,13 @@ def _prompt(model: nn.Module, ids: Tensor | None) -> Tensor:
     """Token ids [1, n] to time the model on: the head of the text, or the first tokens there are."""
     if ids is not None:
         return ids[None, :PROMPT_TOKENS]
-    device = next(model.parameters()).device
-    return torch.arange(PROMPT_TOKENS, device=device)[None] % model.get_input_embeddings().weight.shape[0]
+    vocabulary = cast("HasEmbedding", model).get_input_embeddings().weight
+    return torch.arange(PROMPT_TOKENS, device=vocabulary.device)[None] % vocabulary.shape[0]
+
+
+class HasEmbedding(Protocol):
+    """A model of tokens, as those of transformers are."""
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The module that turns token ids into vectors."""
+        ...

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def median_seconds(
-    prepare: Callable[[], T], call: Callable[[T], object], device: torch.device, repeats: int = 5
+    prepare: Callable[[], T], call: Callable[[T], object], device: torch.device, repeats: int = 3
 ) -> float:
     """Median time of `repeats` calls after one that warms up; `prepare` runs before each, untimed."""
     call(prepare())

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from surgeon.errors import InputError
 
-__all__ = ["Protocol", "Window", "windows"]
+__all__ = ["Window", "Windowing", "windows"]
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class Windowing:
     """Text is cut into windows of `window` tokens, one every `stride`; each token is scored once.
 
     The first token of a window has no context and is not scored, unless `bos` (a token id) is put in
@@ -65,7 +65,7 @@ class Window:
         return logits[0, self.first : -1].float()
 
 
-def windows(ids: Tensor, protocol: Protocol) -> Iterator[Window]:
+def windows(ids: Tensor, protocol: Windowing) -> Iterator[Window]:
     """Cut token ids [n] by the protocol.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from surgeon.errors import InputError, SurgeonError
-from surgeon.evaluate import Protocol, measure, metrics
+from surgeon.evaluate import Windowing, measure, metrics
 
 A = torch.tensor([0.5, 0.25, 0.125, 0.125])
 B = torch.tensor([0.125, 0.125, 0.25, 0.5])
@@ -35,9 +35,9 @@ def value(name: str, **options) -> float:
 
 def test_perplexity_of_a_unigram_model():
     expected = math.exp(-A[IDS[1:]].double().log().mean().item())
-    assert value("perplexity", protocol=Protocol(4, 2)) == pytest.approx(expected, rel=1e-6)
+    assert value("perplexity", protocol=Windowing(4, 2)) == pytest.approx(expected, rel=1e-6)
     with_start = math.exp(-A[IDS].double().log().mean().item())
-    assert value("perplexity", protocol=Protocol(4, bos=0)) == pytest.approx(with_start, rel=1e-6)
+    assert value("perplexity", protocol=Windowing(4, bos=0)) == pytest.approx(with_start, rel=1e-6)
 
 
 def test_divergences_of_two_unigram_models():
@@ -57,7 +57,7 @@ def test_a_model_does_not_differ_from_itself():
 
 
 def test_the_protocol_travels_with_the_result():
-    (result,) = measure(Unigram(A), IDS, names=["perplexity"], protocol=Protocol(4, 2))
+    (result,) = measure(Unigram(A), IDS, names=["perplexity"], protocol=Windowing(4, 2))
     assert result.protocol == "window 4, stride 2, no start token"
 
 
@@ -88,13 +88,13 @@ def test_perplexity_equals_the_loss_that_the_model_itself_reports(small_llama):
     ids = torch.randint(3, 53, (31,), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         loss = model(input_ids=ids[None], labels=ids[None]).loss.item()
-    (result,) = measure(model, ids, names=["perplexity"], protocol=Protocol(31))
+    (result,) = measure(model, ids, names=["perplexity"], protocol=Windowing(31))
     assert result.value == pytest.approx(math.exp(loss), rel=1e-5)
 
 
 def test_progress_counts_tokens():
     seen: list[int] = []
-    measure(Unigram(A), IDS, names=["perplexity"], protocol=Protocol(4), progress=seen.append)
+    measure(Unigram(A), IDS, names=["perplexity"], protocol=Windowing(4), progress=seen.append)
     assert seen == [4, 4]
 
 
