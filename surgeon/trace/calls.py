@@ -40,6 +40,7 @@ def module_calls(recorder: Recorder, module: nn.Module) -> Iterator[list[Call]]:
     def after(child: nn.Module, args: Any, *rest: Any) -> None:
         *kwargs, output = rest  # torch leaves the keyword arguments out where forward raised
         path, start = recorder.path.pop(), starts.pop()
+        recorder.failed = None if kwargs else recorder.failed or path
         if id(child) in paths:
             calls.append(
                 Call(

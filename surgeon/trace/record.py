@@ -77,13 +77,17 @@ def values_in(nested: Any) -> list[Value]:
 
 
 class Recorder(TorchDispatchMode):
-    """Runs and writes down every op; `tensors[i]` is the tensor of ``Value(i)``, kept alive."""
+    """Runs and writes down every op; `tensors[i]` is the tensor of ``Value(i)``, kept alive.
+
+    `path` holds the running modules, outermost first; `failed` is the one whose forward raised.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.events: list[Event] = []
         self.tensors: list[torch.Tensor] = []
         self.path: list[str] = []
+        self.failed: str | None = None
         self._ids: dict[int, int] = {}
 
     def value(self, tensor: torch.Tensor) -> Value:

@@ -77,9 +77,8 @@ def _forward(module: nn.Module, feed: dict[str, Any], recorder: Recorder) -> Any
     except TraceError:
         raise
     except Exception as error:
-        where = recorder.path[-1] if recorder.path else "the model"
         raise TraceError(
-            f"the forward pass of {type(module).__name__} failed in {where or 'the model'} after "
+            f"the forward pass of {type(module).__name__} failed in {recorder.failed or 'the model'} after "
             f"{len(recorder.events)} ops: {type(error).__name__}: {error}",
             hint="run the model on the same inputs with eager attention; pass other inputs if it needs them",
         ) from error

@@ -1,0 +1,398 @@
+"""One small module per rule family: expected Sites, the symmetry proof, and what must be locked.
+
+Every coupling is also checked from the other side: leave any one Site out and the proof fails.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from surgeon.errors import TraceError, UnsupportedOpError
+from surgeon.rebuild.symmetry import prove
+from surgeon.trace import trace_module
+from tests.trace.dump import site_text
+from tests.trace.toys import IDS, VOCAB, WIDTH, through, toy
+
+WHOLE = through("0+[24:1]")
+HALVES = through("0+[12:1]") | through("12+[12:1]")
+SPLIT = [through("0+[10:1]"), through("10+[14:1]")]
+FACTORS = [through("0+[3:8] 8:1"), through("0+3:8 [8:1]")]
+TURNED = [
+    {"up.weight[0] 0+[3:8] 8:1", "up.bias[0] 0+[3:8] 8:1", "down.weight[1] 0+8:3 [3:1]"},
+    {"up.weight[0] 0+3:8 [8:1]", "up.bias[0] 0+3:8 [8:1]", "down.weight[1] 0+[8:3] 3:1"},
+]
+SWAPPED = [
+    {"up.weight[0] 0+[10:1]", "up.bias[0] 0+[10:1]", "down.weight[1] 14+[10:1]"},
+    {"up.weight[0] 10+[14:1]", "up.bias[0] 10+[14:1]", "down.weight[1] 0+[14:1]"},
+]
+
+
+def heads(x):
+    return x.unflatten(-1, (3, 8)).transpose(1, 2)
+
+
+def channels_first(name):
+    return lambda toy, x: getattr(toy, name)(x.transpose(1, 2)).transpose(1, 2)
+
+
+def tokens(x):
+    return x.reshape(-1, WIDTH)
+
+
+def backwards(x):
+    return torch.arange(len(x)).flip(0)
+
+
+def half_of_ones(toy, x):
+    mask = torch.zeros(WIDTH, dtype=x.dtype)
+    mask[10:] = 1
+    return x * mask + x
+
+
+def written(toy, x):
+    x = x.clone()
+    x[..., :10] += toy.a
+    return x
+
+
+def picked_tokens(toy, x):
+    mask = torch.arange(19).expand(5, 19) > 3
+    y = torch.zeros_like(x)
+    y[mask] = x[mask] * 2
+    return y
+
+
+def top_four(toy, x):
+    _, chosen = x.topk(4, -1)
+    return x * torch.zeros_like(x).scatter(-1, chosen, 1.0)
+
+
+def complex_square(toy, x):
+    z = torch.view_as_complex(x.unflatten(-1, (12, 2)).contiguous())
+    return torch.view_as_real(z * z).flatten(-2)
+
+
+def vector(size=WIDTH):
+    return lambda: nn.Parameter(torch.rand(size))
+
+
+def matrix(*sizes):
+    return lambda: nn.Parameter(torch.rand(sizes))
+
+
+COUPLED = {
+    # pointwise
+    "activation": (lambda t, x: torch.tanh(x), {}, [WHOLE]),
+    "parameter": (lambda t, x: torch.lerp(x, x * x, t.a), {"a": vector()}, [WHOLE | {"a[0] 0+[24:1]"}]),
+    "where": (lambda t, x: torch.where(x > 0, x, t.a), {"a": vector()}, [WHOLE | {"a[0] 0+[24:1]"}]),
+    # views
+    "view": (lambda t, x: x.unflatten(-1, (3, 8)).transpose(-1, -2).flatten(-2), {}, TURNED),
+    "squeeze": (lambda t, x: x.unsqueeze(2).squeeze(2).movedim(-1, 0).movedim(0, -1), {}, [WHOLE]),
+    "expand": (lambda t, x: x.repeat_interleave(2, -1).unflatten(-1, (24, 2)).sum(-1), {}, [WHOLE]),
+    "repeat": (lambda t, x: x.repeat(1, 1, 2).unflatten(-1, (2, 24)).sum(-2), {}, [WHOLE]),
+    # segments
+    "gate": (lambda t, x: torch.cat([x[..., :12] * x[..., 12:].sigmoid(), x[..., 12:]], -1), {}, [HALVES]),
+    "rotate": (lambda t, x: x * torch.cat([-x[..., 12:], x[..., :12]], -1), {}, [HALVES]),
+    "reorder": (lambda t, x: torch.cat([x[..., 10:], x[..., :10]], -1), {}, SWAPPED),
+    "split": (lambda t, x: torch.cat([p.tanh() for p in x.split([10, 14], -1)], -1), {}, SPLIT),
+    "written": (
+        written,
+        {"a": vector(10)},
+        [SPLIT[0] | {"a[0] 0+[10:1]"}, SPLIT[1]],
+    ),
+    # contractions
+    "matmul": (
+        lambda t, x: x @ t.a @ t.b,
+        {"a": matrix(24, 9), "b": matrix(9, 24)},
+        [
+            {"up.weight[0] 0+[24:1]", "up.bias[0] 0+[24:1]", "a[0] 0+[24:1]"},
+            {"a[1] 0+[9:1]", "b[0] 0+[9:1]"},
+            {"b[1] 0+[24:1]", "down.weight[1] 0+[24:1]"},
+        ],
+    ),
+    "one weight twice": (
+        lambda t, x: x @ t.a @ t.a,
+        {"a": matrix(24, 24)},
+        [WHOLE | {"a[0] 0+[24:1]", "a[1] 0+[24:1]"}],
+    ),
+    "einsum": (
+        lambda t, x: torch.einsum("bsgi,gij->bsgj", x.unflatten(-1, (3, 8)), t.a).flatten(-2),
+        {"a": matrix(3, 8, 8)},
+        [
+            FACTORS[0] | {"a[0] 0+[3:1]"},
+            {"up.weight[0] 0+3:8 [8:1]", "up.bias[0] 0+3:8 [8:1]", "a[1] 0+[8:1]"},
+            {"a[2] 0+[8:1]", "down.weight[1] 0+3:8 [8:1]"},
+        ],
+    ),
+    "attention": (
+        lambda t, x: (heads(x) @ heads(x).mT).softmax(-1).matmul(heads(x)).transpose(1, 2).flatten(-2),
+        {},
+        FACTORS,
+    ),
+    "fused attention": (
+        lambda t, x: F.scaled_dot_product_attention(*[heads(x)] * 3).transpose(1, 2).flatten(-2),
+        {},
+        FACTORS,
+    ),
+    # convolutions
+    "convolution": (
+        channels_first("conv"),
+        {"conv": lambda: nn.Conv1d(24, 24, 3, padding=1)},
+        [
+            {"up.weight[0] 0+[24:1]", "up.bias[0] 0+[24:1]", "conv.weight[1] 0+[24:1]"},
+            {"conv.weight[0] 0+[24:1]", "conv.bias[0] 0+[24:1]", "down.weight[1] 0+[24:1]"},
+        ],
+    ),
+    "depthwise": (
+        channels_first("conv"),
+        {"conv": lambda: nn.Conv1d(24, 24, 3, padding=1, groups=24)},
+        [WHOLE | {"conv.weight[0] 0+[24:1]", "conv.bias[0] 0+[24:1]"}],
+    ),
+    "grouped convolution": (
+        channels_first("conv"),
+        {"conv": lambda: nn.Conv1d(24, 24, 3, padding=1, groups=3)},
+        [
+            FACTORS[0] | {"conv.weight[0] 0+[3:8] 8:1", "conv.bias[0] 0+[3:8] 8:1"},
+            {"up.weight[0] 0+3:8 [8:1]", "up.bias[0] 0+3:8 [8:1]", "conv.weight[1] 0+[8:1]"},
+            {
+                "conv.weight[0] 0+3:8 [8:1]",
+                "conv.bias[0] 0+3:8 [8:1]",
+                "down.weight[1] 0+3:8 [8:1]",
+            },
+        ],
+    ),
+    # norms and reductions
+    "layer norm": (
+        lambda t, x: t.norm(x),
+        {"norm": lambda: nn.LayerNorm(24)},
+        [WHOLE | {"norm.weight[0] 0+[24:1]", "norm.bias[0] 0+[24:1]"}],
+    ),
+    "group norm": (
+        channels_first("norm"),
+        {"norm": lambda: nn.GroupNorm(3, 24)},
+        [
+            FACTORS[0] | {"norm.weight[0] 0+[3:8] 8:1", "norm.bias[0] 0+[3:8] 8:1"},
+            FACTORS[1] | {"norm.weight[0] 0+3:8 [8:1]", "norm.bias[0] 0+3:8 [8:1]"},
+        ],
+    ),
+    "batch norm": (
+        channels_first("norm"),
+        {"norm": lambda: nn.BatchNorm1d(24)},
+        [WHOLE | {f"norm.{leaf}[0] 0+[24:1]" for leaf in ("weight", "bias", "running_mean", "running_var")}],
+    ),
+    "deviation": (lambda t, x: (x - x.amax(-1, keepdim=True)) / x.std(-1, keepdim=True), {}, [WHOLE]),
+    "unit length": (lambda t, x: F.normalize(x, dim=-1), {}, [WHOLE]),
+    "softmax": (lambda t, x: 9 * x.softmax(-1), {}, [WHOLE]),
+    # indices
+    "largest": (lambda t, x: x * F.one_hot(x.argmax(-1), WIDTH), {}, [WHOLE]),
+    "top-k": (top_four, {}, [WHOLE]),
+    "add by token": (
+        lambda t, x: torch.zeros_like(tokens(x)).index_add(0, backwards(tokens(x)), tokens(x)).view_as(x),
+        {},
+        [WHOLE],
+    ),
+    "scatter by token": (
+        lambda t, x: (
+            torch.zeros(tokens(x).shape, dtype=x.dtype)
+            .scatter_add(0, backwards(tokens(x))[:, None].expand(-1, WIDTH), tokens(x))
+            .view_as(x)
+        ),
+        {},
+        [WHOLE],
+    ),
+    "gather by token": (
+        lambda t, x: x + x.gather(1, torch.zeros(5, 19, WIDTH, dtype=torch.int64)),
+        {},
+        [WHOLE],
+    ),
+    "short gather": (
+        lambda t, x: torch.cat([x.gather(1, torch.zeros(5, 19, 10, dtype=torch.int64)), x[..., 10:]], -1),
+        {},
+        SPLIT,
+    ),
+    "run of indices": (lambda t, x: torch.cat([x[..., :10], x[..., torch.arange(10, 24)]], -1), {}, SPLIT),
+    "picked by mask": (picked_tokens, {}, [WHOLE]),
+    # made inside forward, but the same for every index of a segment
+    "filled": (half_of_ones, {}, SPLIT),
+}
+LOCKED = {
+    # order matters
+    "flip": (lambda t, x: x + x.flip(-1), {}, "reversed or rolled"),
+    "roll": (lambda t, x: x + x.roll(1, -1), {}, "reversed or rolled"),
+    "roll all": (lambda t, x: x + x.roll(1), {}, "reversed or rolled"),
+    "cumsum": (lambda t, x: x.cumsum(-1), {}, "summed up in order"),
+    "sort": (lambda t, x: x.sort(-1).values, {}, "sorted"),
+    "triangle": (lambda t, x: x @ torch.ones(24, 24, dtype=x.dtype).tril(), {}, "compared by place"),
+    # one index is not like the other
+    "select": (lambda t, x: x * x[..., 3, None], {}, "picked one by one"),
+    "unbind": (lambda t, x: torch.stack(x.unbind(-1)[::-1], -1), {}, "picked one by one"),
+    "stack": (lambda t, x: torch.stack([x, -x], -1).sum(-1), {}, "put together one by one"),
+    "cut": (lambda t, x: F.pad(x.repeat_interleave(2, -1)[..., :23], (0, 1)), {}, "do not divide"),
+    "step": (lambda t, x: torch.cat([x[..., ::2], x[..., 1::2]], -1), {}, "taken apart with a step of 2"),
+    "complex": (complex_square, {}, "real and imaginary part"),
+    "kernel": (channels_first("conv"), {"conv": lambda: nn.Conv1d(24, 24, 3, padding=1)}, "kernel positions"),
+    "transposed": (
+        channels_first("conv"),
+        {"conv": lambda: nn.ConvTranspose1d(24, 24, 3, padding=1, groups=3)},
+        "a transposed convolution in groups",
+    ),
+    # constants
+    "counting": (lambda t, x: x * (torch.arange(24) < 9), {}, "constants that forward makes"),
+    "unit matrix": (lambda t, x: x @ (torch.eye(24, dtype=x.dtype) + 1), {}, "constants that forward makes"),
+    "noise": (
+        lambda t, x: x * torch.rand(24, dtype=x.dtype, generator=torch.Generator().manual_seed(0)),
+        {},
+        "constants that forward makes",
+    ),
+    "literal": (
+        lambda t, x: x * torch.tensor([float(n) for n in range(24)]),
+        {},
+        "constants that forward makes",
+    ),
+    "array": (lambda t, x: x * torch.from_numpy(np.arange(24.0)), {}, "constants that forward makes"),
+    "attribute": (
+        lambda t, x: x * t.free[0],
+        {"free": lambda: [torch.rand(24, dtype=torch.float64)]},
+        "constants that forward makes",
+    ),
+    "volatile": (
+        lambda t, x: x * t.table,
+        {"table": lambda: nn.Buffer(torch.rand(24), persistent=False)},
+        "lies in table, which is computed from the config and not stored",
+    ),
+    # indices
+    "shuffled": (lambda t, x: x[..., list(range(24))[::-1]], {}, "indexed by constants or positions"),
+    "put": (
+        lambda t, x: torch.zeros_like(x).index_copy(-1, torch.arange(24).flip(0), x),
+        {},
+        "indexed by constants or positions",
+    ),
+    "index as number": (lambda t, x: x * x.argmax(-1, keepdim=True).to(x.dtype), {}, "with its indices"),
+    "index compared": (lambda t, x: x * (x.argmax(-1, keepdim=True) > 3), {}, "with its indices"),
+    "index shifted": (lambda t, x: x * x.gather(-1, x.argmax(-1, True) // 2), {}, "with its indices"),
+    "index to Python": (lambda t, x: x * int(x.sum((0, 1)).argmax()), {}, "indices leave for Python"),
+    "indices to Python": (
+        lambda t, x: x * sum(x.sum((0, 1)).topk(3).indices.tolist()),
+        {},
+        "indices leave for Python",
+    ),
+    "indices to numpy": (
+        lambda t, x: x * float(x.sum((0, 1)).topk(3).indices.numpy().sum()),
+        {},
+        "indices leave for Python",
+    ),
+    "mask to Python": (
+        lambda t, x: x * float(sum(n for n, yes in enumerate((x.sum((0, 1)) > 0).tolist()) if yes)),
+        {},
+        "positions leave for Python",
+    ),
+    # without a rule
+    "fft": (lambda t, x: torch.fft.fft(x).real, {}, r"an op without a rule \(aten._fft_r2c in the model\)"),
+    "unfold": (lambda t, x: x.unfold(-1, 3, 3).flatten(-2), {}, "an op without a rule"),
+}
+
+
+def traced(name, table, **options):
+    body, parts, expected = table[name]
+    module = toy(body, **parts)
+    return module, trace_module(module, inputs={"input_ids": IDS}, **options), expected
+
+
+def proofs_of(module, graph, groups=None):
+    ids = torch.randint(VOCAB, IDS.shape, generator=torch.Generator().manual_seed(0))
+    return prove(module, graph, groups, tokens=ids)
+
+
+def sites(group):
+    return frozenset(site_text(site) for site in group.sites)
+
+
+@pytest.mark.parametrize("name", COUPLED)
+def test_a_coupling_has_exactly_the_expected_sites(name):
+    _, graph, expected = traced(name, COUPLED, strict=True)
+    found = {sites(group): group for group in graph.groups}
+    for wanted in map(frozenset, expected):
+        assert wanted in found, "\n".join(" | ".join(sorted(some)) for some in found)
+        assert found[wanted].locked is None
+    assert graph.notes == ()
+
+
+@pytest.mark.parametrize("name", COUPLED)
+def test_a_coupling_is_a_symmetry_and_no_site_is_superfluous(name):
+    module, graph, expected = traced(name, COUPLED)
+    proofs = proofs_of(module, graph)
+    assert [proof for proof in proofs if not proof.passed] == []
+    mine = [group for group in graph.groups if sites(group) in map(frozenset, expected)]
+    short = [
+        replace(group, sites=group.sites[:place] + group.sites[place + 1 :])
+        for group in mine
+        for place in range(len(group.sites))
+    ]
+    assert [
+        group.sites
+        for group, proof in zip(short, proofs_of(module, graph, short), strict=True)
+        if proof.passed
+    ] == []
+
+
+@pytest.mark.parametrize("name", LOCKED)
+def test_what_must_not_be_cut_is_locked_and_the_rest_is_still_a_symmetry(name):
+    module, graph, reason = traced(name, LOCKED)
+    locked = [group.locked for group in graph.groups if group.locked]
+    assert any(re.search(reason, text) for text in locked), locked
+    assert graph.group("vocab").locked is None
+    assert [proof for proof in proofs_of(module, graph) if not proof.passed] == []
+
+
+def test_an_op_without_a_rule_is_noted_and_the_trace_goes_on():
+    class Inner(nn.Module):
+        def forward(self, x):
+            return torch.fft.fft(x).real
+
+    module = toy(lambda t, x: t.inner(x), inner=Inner)
+    graph = trace_module(module, inputs={"input_ids": IDS})
+    assert graph.notes == ("no rule for aten._fft_r2c, met in inner: what it touches is locked",)
+    reasons = {site.param: group.locked for group in graph.groups for site in group.sites if site.dim == 0}
+    assert "an op without a rule (aten._fft_r2c in inner)" in (reasons["up.bias"] or "")
+    assert reasons["out.weight"] is None
+
+
+def test_strict_names_the_op_and_the_file_to_add():
+    module = toy(lambda t, x: torch.fft.fft(x).real)
+    with pytest.raises(UnsupportedOpError, match=r"no rule for aten\._fft_r2c in the model") as caught:
+        trace_module(module, inputs={"input_ids": IDS}, strict=True)
+    assert "[5, 19, 24]" in caught.value.message
+    assert "add surgeon/trace/rules/fft_r2c.py" in (caught.value.hint or "")
+
+
+def test_a_failing_forward_says_where_and_why():
+    class Inner(nn.Module):
+        def forward(self, x):
+            raise ValueError("no such thing")
+
+    module = toy(lambda t, x: t.inner(x), inner=Inner)
+    with pytest.raises(
+        TraceError, match=r"Toy failed in inner after \d+ ops: ValueError: no such thing"
+    ) as caught:
+        trace_module(module, inputs={"input_ids": IDS})
+    assert "other inputs" in (caught.value.hint or "")
+
+
+def test_what_fake_tensors_refuse_is_one_clear_error(caplog):
+    module = toy(lambda t, x: torch.view_as_complex(x[..., :21].unflatten(-1, (7, 3))))
+    with pytest.raises(TraceError, match="last dimension of size 2"):
+        trace_module(module, inputs={"input_ids": IDS})
+    assert caplog.records == []
+
+
+def test_a_module_without_config_needs_inputs():
+    with pytest.raises(TraceError, match="Toy has no config") as caught:
+        trace_module(toy(lambda t, x: x))
+    assert "inputs=" in (caught.value.hint or "")
