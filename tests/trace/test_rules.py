@@ -233,7 +233,11 @@ LOCKED = {
     # one index is not like the other
     "select": (lambda t, x: x * x[..., 3, None], {}, "picked one by one"),
     "unbind": (lambda t, x: torch.stack(x.unbind(-1)[::-1], -1), {}, "picked one by one"),
-    "stack": (lambda t, x: torch.stack([x, -x], -1).sum(-1), {}, "put together one by one"),
+    "stack": (
+        lambda t, x: torch.stack([x[..., :12], x[..., 12:]], -1).flatten(-2),
+        {},
+        "put together one by one",
+    ),
     "cut": (lambda t, x: F.pad(x.repeat_interleave(2, -1)[..., :23], (0, 1)), {}, "do not divide"),
     "step": (lambda t, x: torch.cat([x[..., ::2], x[..., 1::2]], -1), {}, "taken apart with a step of 2"),
     "complex": (complex_square, {}, "real and imaginary part"),
@@ -335,11 +339,8 @@ def test_a_coupling_is_a_symmetry_and_no_site_is_superfluous(name):
         for group in mine
         for place in range(len(group.sites))
     ]
-    assert [
-        group.sites
-        for group, proof in zip(short, proofs_of(module, graph, short), strict=True)
-        if proof.passed
-    ] == []
+    passed = [proof.passed for proof in proofs_of(module, graph, short)]
+    assert [group.sites for group, fine in zip(short, passed, strict=True) if fine] == []
 
 
 @pytest.mark.parametrize("name", LOCKED)
