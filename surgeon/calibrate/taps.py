@@ -136,7 +136,7 @@ class _Watch:
         mode = self.open.pop()
         mode.__exit__(None, None, None)
         unseen = [name for name in self.names if name not in mode.seen and self.taps.required(name)]
-        if unseen and isinstance(output, Tensor | tuple | list | dict):
+        if unseen and output is not None:
             raise SurgeonError(
                 f"{type(owner).__name__} ran, and no matrix product with '{unseen[0]}' was seen",
                 hint="leave its axis out of the selection, or use a criterion that reads weights only",
