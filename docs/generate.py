@@ -30,8 +30,8 @@ def recipe_reference() -> Iterator[str]:
     definitions: Schema = schema.get("$defs", {})
     yield "# Recipe reference"
     yield ""
-    yield "Made from the JSON Schema that `surgeon schema` prints. An editor that reads it completes and checks"
-    yield "recipes while you type. Every object refuses keys that it does not know."
+    yield "Made from the JSON Schema that `surgeon schema` prints. An editor that reads it completes and"
+    yield "checks recipes while you type. Every object refuses keys that it does not know."
     yield ""
     yield "## recipe"
     yield from _object(schema, definitions)
@@ -92,8 +92,8 @@ def python_page() -> Iterator[str]:
     """The verbs, from their signatures and docstrings."""
     yield "# Python"
     yield ""
-    yield "The verbs of the package, loaded when first used. Where a verb and a package share a name, the package"
-    yield "is imported from: `from surgeon.plan import Plan`."
+    yield "The verbs of the package, loaded when first used. Where a verb and a package share a name, the"
+    yield "package is imported from: `from surgeon.plan import Plan`."
     for name in sorted(surgeon.__all__):
         verb = getattr(surgeon, name)
         yield ""

@@ -39,7 +39,7 @@ def snippets(page: Path) -> list[Snippet]:
 
 def workplace(folder: Path) -> Path:
     """A folder in which the paths of the documentation exist."""
-    for name in ("examples", "recipes"):
+    for name in ("examples", "recipes", "docs"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 
