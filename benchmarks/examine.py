@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.forked import Report
 from benchmarks.round_trip import Trip
 from benchmarks.zoo import Family, Specimen, Unbuildable, specimen
-from benchmarks.zoo.running import proof_inputs
+from benchmarks.zoo.running import feed, proof_inputs
 from surgeon.graph import Graph
 from surgeon.rebuild.execution import plain_execution
 from surgeon.rebuild.forward import probe_tokens
@@ -79,7 +79,7 @@ def _go(subject: Subject, stages: tuple[str, ...], report: Report) -> None:
 
 
 def _trace(subject: Subject) -> dict[str, object]:
-    graph = trace_module(subject.specimen.model)
+    graph = trace_module(subject.specimen.model, feed(subject.specimen.model))
     subject.graph = graph
     reasons = collections.Counter(reason for group in graph.groups for reason in group.locks)
     sizes: dict[str, list[int]] = {}

@@ -18,6 +18,7 @@ from benchmarks.zoo.sizes import SIZES, Sizes, size_of
 __all__ = ["Variant", "tiny_fields", "unknown_fields"]
 
 _INT = re.compile(r"(?<![\[\w])int\b")
+_PLAIN_ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
 _LARGE = 64
 """An integer that no rule knows is looked into from here on."""
 
@@ -33,6 +34,8 @@ class Variant:
     keep: tuple[str, ...] = ()
     fill_unset: bool = False
     flags: tuple[str, ...] = ()
+    narrow_lists: bool = False
+    rotary_per_sort: bool = False
     set_fields: Mapping[tuple[str, ...], object] = field(default_factory=dict)
 
 
@@ -97,7 +100,12 @@ def _shrunk(default: PreTrainedConfig, variant: Variant, special: dict[str, int]
         if isinstance(layers, list):
             changed["layer_types"] = ["full_attention"] * len(layers)
     changed |= _parts_of_hidden(own, changed)
+    if variant.narrow_lists:
+        changed |= _narrowed(own, changed)
     changed |= _rotary(own, changed)
+    sorts = changed.get("layer_types", own.get("layer_types"))
+    if variant.rotary_per_sort and isinstance(sorts, list):
+        changed["rope_parameters"] = {sort: dict(_PLAIN_ROTARY) for sort in sorts}
     return {name: value for name, value in changed.items() if name not in variant.keep}
 
 
@@ -161,6 +169,16 @@ def _parts_of_hidden(own: Mapping[str, object], changed: Mapping[str, object]) -
         name: _sections(value, new)
         for name, value in own.items()
         if isinstance(value, (list, tuple)) and len(value) > 1 and _whole(value) and sum(value) == old
+    }
+
+
+def _narrowed(own: Mapping[str, object], changed: Mapping[str, object]) -> dict[str, object]:
+    """Lists of widths and heads, one entry per stage, an eighth of what they are."""
+    return {
+        name: [max(1, item // 8) for item in value]
+        for name, value in own.items()
+        if name not in changed and isinstance(value, (list, tuple)) and value and _whole(value)
+        if min(value) >= 8 or (max(value) >= 32 and min(value) >= 4)
     }
 
 

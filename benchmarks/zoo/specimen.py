@@ -27,7 +27,7 @@ __all__ = ["Specimen", "Unbuildable", "specimen", "variants"]
 _LIMIT = 60_000_000
 """More parameters than this is not tiny."""
 
-_PATIENCE = 40.0
+_PATIENCE = 25.0
 """Seconds after which no further variant is begun."""
 
 
@@ -56,6 +56,9 @@ _CHANGES: dict[str, Callable[[Variant], Variant]] = {
     "default depth": lambda v: replace(v, lists="default"),
     "unset fields set": lambda v: replace(v, fill_unset=True),
     "as a decoder": lambda v: replace(v, flags=("is_decoder",)),
+    "narrow stages": lambda v: replace(v, narrow_lists=True),
+    "heads of 64": lambda v: replace(v, sizes=v.sizes.with_(hidden=512, head_dim=64)),
+    "rotary per sort of layer": lambda v: replace(v, rotary_per_sort=True),
     "top 1": lambda v: replace(v, sizes=v.sizes.with_(routed=1)),
     "one kind of layer": lambda v: replace(v, same_layers=True),
     "default periods": lambda v: replace(v, keep=(*v.keep, *_PERIODS)),
