@@ -7,9 +7,11 @@ Plan that is only tried. Nothing is loaded or read before it is asked for. Not h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 
+import torch
 from torch import nn
 
 from surgeon.calibrate.gather import gather
@@ -50,6 +52,18 @@ class Bench:
     def view(self, plan: Plan) -> nn.Module:
         """The model acting as if `plan` were applied; the model itself where that changes nothing."""
         return masked(self.module, plan, self.graph) if plan.edits else self.module
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The model in eval mode and outside of autograd for the time of the context, then as it was."""
+        modes = {part: part.training for part in self.module.modules()}
+        try:
+            self.module.eval()
+            with torch.no_grad():
+                yield
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
 
     def measure(self, plan: Plan, wanted: frozenset[Statistic]) -> Statistics:
         """The Statistics `wanted` of the model under `plan`, in one run over the samples."""

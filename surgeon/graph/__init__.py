@@ -1,6 +1,7 @@
 """Axis, Layout, Site, Group, Block, Stack, Graph, Selector: the traced structure, without torch."""
 
 from surgeon.graph.axis import KINDS, Axis, AxisKind
+from surgeon.graph.block_selector import BlockSelector
 from surgeon.graph.document import graph_document
 from surgeon.graph.graph import Graph, Parameter
 from surgeon.graph.group import Group, Port, Role, Site
@@ -13,6 +14,7 @@ __all__ = [
     "Axis",
     "AxisKind",
     "Block",
+    "BlockSelector",
     "Graph",
     "Group",
     "Layout",

@@ -21,7 +21,7 @@ from surgeon.graph.stack import Stack, SublayerRole
 from surgeon.graph.strict import OneOrMany, Strict
 from surgeon.registry import nearest
 
-__all__ = ["BlockRange", "Selector"]
+__all__ = ["BlockRange", "Selector", "blocks_in"]
 
 _SLICE = re.compile(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*(?::\s*(-?\d+)?\s*)?")
 
@@ -65,6 +65,28 @@ BlockRange = Annotated[
         }
     ),
 ]
+
+
+def blocks_in(stack: Stack, blocks: BlockRange | None, alone: bool = True) -> tuple[str, ...]:
+    """Names of the Blocks of `stack` that `blocks` means; None means all.
+
+    Raises:
+        SelectorError: a number that does not exist, where `alone` says that there is no other Stack.
+    """
+    names = tuple(block.name for block in stack.blocks)
+    if blocks is None:
+        return names
+    if isinstance(blocks, str):
+        return names[_slice(blocks)]
+    numbers = (blocks,) if isinstance(blocks, int) else blocks
+    outside = [number for number in numbers if not -len(names) <= number < len(names)]
+    if outside and alone:
+        raise SelectorError(
+            f"blocks {outside} do not exist: '{stack.container}' has {len(names)} blocks",
+            hint=f"numbers from 0 to {len(names) - 1}, or from {-len(names)} to -1",
+            key="blocks",
+        )
+    return tuple(names[number] for number in numbers if number not in outside)
 
 
 def _exception_sort(value: Any) -> str:
@@ -145,23 +167,7 @@ class Selector(Strict):
                 f"the graph has no stack '{stack}'",
                 hint=nearest(str(stack), [s.container for s in graph.stacks]),
             )
-        return frozenset(name for found in stacks for name in self._blocks_of(found, len(stacks)))
-
-    def _blocks_of(self, stack: Stack, stacks: int) -> tuple[str, ...]:
-        names = tuple(block.name for block in stack.blocks)
-        if self.blocks is None:
-            return names
-        if isinstance(self.blocks, str):
-            return names[_slice(self.blocks)]
-        numbers = (self.blocks,) if isinstance(self.blocks, int) else self.blocks
-        outside = [number for number in numbers if not -len(names) <= number < len(names)]
-        if outside and stacks == 1:
-            raise SelectorError(
-                f"blocks {outside} do not exist: '{stack.container}' has {len(names)} blocks",
-                hint=f"numbers from 0 to {len(names) - 1}, or from {-len(names)} to -1",
-                key="blocks",
-            )
-        return tuple(names[number] for number in numbers if number not in outside)
+        return frozenset(name for found in stacks for name in blocks_in(found, self.blocks, len(stacks) == 1))
 
     def _left_out(self, graph: Graph) -> frozenset[str]:
         if self.except_ is None:

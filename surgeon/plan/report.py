@@ -34,6 +34,8 @@ class Choice(Strict):
     requested: int | None = None
     """What was asked for, where the config allowed only `kept`."""
     why: str = ""
+    score: float | None = None
+    """What it was worth to the step, where it is one number."""
 
 
 class Refused(Strict):

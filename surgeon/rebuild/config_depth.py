@@ -9,13 +9,13 @@ widths (`config_probe`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedConfig
 
 from surgeon.errors import RebuildError
 from surgeon.graph import Graph, Stack
-from surgeon.rebuild.config_tree import Path, leaves, lists_beside, resize_depth, vary
+from surgeon.rebuild.config_tree import Path, leaves, lists_beside, numbered_beside, resize_depth, vary
 from surgeon.rebuild.signature import Signature, measure
 
 __all__ = ["Depth", "Shallow", "find_depths", "shallow_copy"]
@@ -30,16 +30,18 @@ class Depth:
         container: the Stack's container.
         blocks: how many blocks it counts.
         lists: fields beside it with one entry per block.
+        members: fields beside it that list some blocks by their numbers.
     """
 
     path: Path
     container: str
     blocks: int
     lists: tuple[Path, ...] = ()
+    members: tuple[Path, ...] = ()
 
     def resize(self, config: PreTrainedConfig, keep: Sequence[int]) -> PreTrainedConfig:
         """A new config with only the blocks `keep`; a RebuildError where its validators refuse."""
-        return resize_depth(config, self.path, keep, self.lists)
+        return resize_depth(config, self.path, keep, self.lists, self.members)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def find_depths(config: PreTrainedConfig, graph: Graph) -> tuple[Depth, ...]:
             if value == len(stack):
                 depth = Depth(path, stack.container, value, lists_beside(config, path))
                 if _counts(depth, config, stack, graph, whole):
-                    found.append(_only_lists_per_block(depth, config, stack, whole))
+                    depth = _only_lists_per_block(depth, config, stack, whole)
+                    found.append(replace(depth, members=_lists_of_blocks(depth, config, stack, whole)))
                     break
     return tuple(found)
 
@@ -168,3 +171,25 @@ def _reaches_block(path: Path, config: PreTrainedConfig, stack: Stack, whole: Si
         if other != whole:
             return True
     return False
+
+
+def _lists_of_blocks(
+    depth: Depth, config: PreTrainedConfig, stack: Stack, whole: Signature
+) -> tuple[Path, ...]:
+    """Lists of block numbers: an entry less changes that block and nothing else."""
+    found: list[Path] = []
+    for path, numbers in numbered_beside(config, depth.path).items():
+        if path in depth.lists:
+            continue
+        block = stack.blocks[numbers[0]].name
+        try:
+            other = measure(vary(config, {path: numbers[1:]}))
+        except RebuildError:
+            continue
+        moved = {name for name, _ in whole.shapes.items() ^ other.shapes.items()}
+        moved |= {
+            f"{path}.{attribute}" for (path, attribute), _ in whole.numbers.items() ^ other.numbers.items()
+        }
+        if moved and all(name.startswith(f"{block}.") for name in moved):
+            found.append(path)
+    return tuple(found)

@@ -23,6 +23,7 @@ __all__ = [
     "lacking",
     "leaves",
     "lists_beside",
+    "numbered_beside",
     "path_text",
     "quiet",
     "resize_depth",
@@ -81,12 +82,31 @@ def lists_beside(config: PreTrainedConfig, path: Path) -> tuple[Path, ...]:
     return tuple((*path[:-1], k) for k, v in section.items() if isinstance(v, list) and len(v) == count)
 
 
+def numbered_beside(config: PreTrainedConfig, path: Path) -> dict[Path, list[int]]:
+    """Lists in the same section as the field at `path` of different numbers below what that field counts."""
+    section = _holder(config.to_dict(), path)
+    count = section[path[-1]]
+    return {
+        (*path[:-1], key): value
+        for key, value in section.items()
+        if isinstance(value, list)
+        and value
+        and all(type(number) is int and 0 <= number < count for number in value)
+        and len(set(value)) == len(value)
+    }
+
+
 def resize_depth(
-    config: PreTrainedConfig, path: Path, keep: Sequence[int], lists: Sequence[Path]
+    config: PreTrainedConfig,
+    path: Path,
+    keep: Sequence[int],
+    lists: Sequence[Path],
+    members: Sequence[Path] = (),
 ) -> PreTrainedConfig:
     """A new config whose depth, the field at `path`, counts only the blocks `keep`.
 
-    The lists at the paths `lists`, which have one entry per block, keep the entries of those blocks.
+    The lists at the paths `lists`, which have one entry per block, keep the entries of those blocks;
+    those at `members`, which list blocks by number, get their new numbers.
 
     Raises:
         RebuildError: the config's own validators refuse the result.
@@ -96,6 +116,8 @@ def resize_depth(
     section[path[-1]] = len(keep)
     for *_, key in lists:
         section[key] = [section[key][block] for block in keep]
+    for *_, key in members:
+        section[key] = [place for place, block in enumerate(keep) if block in section[key]]
     return _from_fields(config, fields)
 
 

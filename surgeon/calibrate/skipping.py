@@ -1,0 +1,110 @@
+"""The loss without a run of Blocks, for many runs, each resumed where it leaves the model as it is.
+
+What lies before a skipped run is the same as in the model as it stands, so its states are taken from
+one whole pass: trying every single one of L Blocks costs L(L-1)/2 Blocks beside that pass. Not here:
+which runs are worth trying (`surgeon.criteria.blocks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surgeon.calibrate.bench import Bench
+from surgeon.calibrate.gather import model_inputs, next_token_loss
+from surgeon.calibrate.packing import Samples
+from surgeon.calibrate.stream import entering, replaced
+from surgeon.plan import Plan
+
+__all__ = ["Run", "losses_without"]
+
+Run = tuple[int, int]
+"""First Block that is skipped, and the first one after it that is not."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Passage:
+    """What one Block was given, and what it returned."""
+
+    state: Tensor
+    output: object
+
+
+def losses_without(
+    bench: Bench, plan: Plan, blocks: Sequence[str], runs: Sequence[Run]
+) -> tuple[float, tuple[float, ...]]:
+    """Mean next-token loss under `plan`, and for each of `runs` that without these Blocks as well.
+
+    Args:
+        bench: the model and its text.
+        plan: what is in force.
+        blocks: the Stack's Blocks that `plan` leaves, in order.
+        runs: what to skip, in places of `blocks`.
+    """
+    parts = [bench.module.get_submodule(name) for name in blocks]
+    view, total, done = bench.view(plan), torch.zeros(len(runs) + 1, dtype=torch.float64), 0
+    with bench.running():
+        for batch in bench.samples.unpadded(1):
+            weight = batch.predicted
+            if weight:
+                losses = _losses(bench.module, view, parts, runs, batch)
+                total += weight * torch.tensor(losses, dtype=torch.float64)
+            done += len(batch)
+            bench.told(f"try {len(runs)} cuts of the depth", done, len(bench.samples))
+    found = (total / bench.samples.predicted).tolist()
+    return found[0], tuple(found[1:])
+
+
+def _losses(
+    module: nn.Module, view: nn.Module, parts: Sequence[nn.Module], runs: Sequence[Run], batch: Samples
+) -> list[float]:
+    """The loss as things are, then without each run."""
+    inputs = model_inputs(module, batch)
+    seen: dict[int, _Passage] = {}
+    with _watched(parts, seen):
+        losses = [float(next_token_loss(view(**inputs).logits, batch))]
+    for first, after in runs:
+        with _resumed(parts[:after], seen, seen[first].state):
+            losses.append(float(next_token_loss(view(**inputs).logits, batch)))
+    return losses
+
+
+@contextmanager
+def _watched(parts: Sequence[nn.Module], seen: dict[int, _Passage]) -> Iterator[None]:
+    """Keep what every Block is given and returns."""
+
+    def keeper(place: int) -> Callable[..., None]:
+        def keep(block: nn.Module, args: tuple, kwargs: dict[str, Any], output: object) -> None:
+            seen[place] = _Passage(entering(args, kwargs, output), output)
+
+        return keep
+
+    handles = [
+        part.register_forward_hook(keeper(place), with_kwargs=True) for place, part in enumerate(parts)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _resumed(parts: Sequence[nn.Module], seen: dict[int, _Passage], state: Tensor) -> Iterator[None]:
+    """Let each of `parts` hand on `state` without computing anything."""
+
+    def handing_on(output: object) -> Callable[..., object]:
+        return lambda *args, **kwargs: replaced(output, state)
+
+    try:
+        for place, part in enumerate(parts):
+            part.forward = handing_on(seen[place].output)  # type: ignore[method-assign]
+        yield
+    finally:
+        for part in parts:
+            part.__dict__.pop("forward", None)

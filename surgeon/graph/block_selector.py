@@ -1,0 +1,76 @@
+"""BlockSelector: which Blocks of which Stack a step on the depth of a model may touch.
+
+An unknown Stack or an empty selection is an error that says what exists. Not here: Groups (`selector`).
+"""
+
+from __future__ import annotations
+
+from surgeon.errors import SelectorError
+from surgeon.graph.graph import Graph
+from surgeon.graph.selector import BlockRange, blocks_in
+from surgeon.graph.stack import Stack, SublayerRole
+from surgeon.graph.strict import Strict
+from surgeon.registry import nearest
+
+__all__ = ["BlockSelector"]
+
+
+class BlockSelector(Strict):
+    """Blocks of one Stack, or one sublayer of each.
+
+    YAML::
+
+        select: {blocks: "2:-2"}
+    """
+
+    stack: str | None = None
+    """Container of the Stack; only needed where a model has several."""
+    blocks: BlockRange | None = None
+    """Blocks by their place in the Stack: a slice in words, a number, or a list of numbers."""
+    sublayer: SublayerRole | None = None
+    """Only this part of each Block, with the norms around it; absent: whole Blocks."""
+
+    def stack_of(self, graph: Graph) -> Stack:
+        """The Stack that is meant.
+
+        Raises:
+            SelectorError: there is none, several and none is named, or none of that name.
+        """
+        names = [stack.container for stack in graph.stacks]
+        if self.stack is not None:
+            for stack in graph.stacks:
+                if stack.container == self.stack:
+                    return stack
+            raise SelectorError(
+                f"the graph has no stack '{self.stack}'", hint=nearest(self.stack, names), key="stack"
+            )
+        if len(names) != 1:
+            said = ", ".join(
+                f"'{name}' of {len(s)} blocks" for name, s in zip(names, graph.stacks, strict=True)
+            )
+            raise SelectorError(
+                f"the model has {len(names)} stacks of residual blocks{': ' + said if said else ''}",
+                hint="select: {stack: ...}" if names else "a model whose blocks add to a residual stream",
+            )
+        return graph.stacks[0]
+
+    def on(self, graph: Graph) -> tuple[str, ...]:
+        """Names of the selected Blocks, or of their sublayers, in the order of the Stack.
+
+        Raises:
+            SelectorError: nothing is selected.
+        """
+        stack = self.stack_of(graph)
+        names = set(blocks_in(stack, self.blocks))
+        chosen = [block for block in stack.blocks if block.name in names]
+        if self.sublayer is None:
+            found = tuple(block.name for block in chosen)
+        else:
+            found = tuple(p.name for b in chosen for p in b.sublayers if p.role == self.sublayer)
+        if not found:
+            roles = ", ".join(sorted({part.role for block in stack.blocks for part in block.sublayers}))
+            raise SelectorError(
+                f"select {self.model_dump(exclude_none=True)} selects nothing",
+                hint=f"'{stack.container}' has blocks 0 to {len(stack) - 1} with sublayers {roles}",
+            )
+        return found

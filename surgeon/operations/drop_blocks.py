@@ -1,0 +1,185 @@
+"""Operation ``drop_blocks``: whole Blocks of a Stack go; what is left moves up.
+
+Which ones: a list, or the lowest by a block criterion, one by one or as one run. Where the config cannot
+build what is left (layers of several sorts in a fixed pattern), runs are tried from the lowest on. Not
+here: what Blocks are worth (`surgeon.criteria.blocks`), and the smaller model (`surgeon.rebuild`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from surgeon.criteria.blocks import BlockCriterion, Candidates, block_criteria
+from surgeon.errors import InfeasibleError, RecipeError, SurgeonError
+from surgeon.graph import BlockSelector
+from surgeon.graph.strict import Many
+from surgeon.operations.operation import Operation, Proposal, operations
+from surgeon.operations.stack_state import block_params, left_blocks
+from surgeon.operations.state import State
+from surgeon.plan import Amount, Choice, DropBlock, Refused, tagged_field
+
+__all__ = ["DropBlocks"]
+
+
+@operations.register("drop_blocks")
+class DropBlocks(Operation):
+    """Depth pruning: ShortGPT, the deeper layers, SLEB, Shortened LLaMA by their block criteria.
+
+    YAML::
+
+        - op: drop_blocks
+          keep: {fraction: 0.75}
+          criterion: perplexity
+          shots: each
+    """
+
+    op: Literal["drop_blocks"] = "drop_blocks"
+    select: BlockSelector = BlockSelector()
+    """Which Blocks may go."""
+    keep: Amount | None = None
+    """How many Blocks of the Stack stay: a fraction or a count of those that the step finds."""
+    drop: Annotated[tuple[int, ...], Field(min_length=1), Many()] | None = None
+    """In place of `keep` and `criterion`: which ones go, by their places in the traced Stack."""
+    criterion: Annotated[BlockCriterion, tagged_field(block_criteria, "criterion")] | None = None
+    """What makes a Block worth keeping."""
+    contiguous: bool = False
+    """One run of neighbouring Blocks goes."""
+    shots: Annotated[int, Field(ge=1)] | Literal["each"] = 1
+    """Drop in so many parts, or ``each`` on its own; each part scores again what is left."""
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> Self:
+        if (self.drop is None) == (self.keep is None):
+            raise ValueError("give either drop, a list of blocks, or keep and a criterion")
+        if (self.keep is None) != (self.criterion is None):
+            raise ValueError("keep and criterion go together: how many blocks stay, and which")
+        if self.keep is not None and self.keep.params is not None:
+            raise ValueError("keep: params is not for blocks; give fraction or count")
+        if self.contiguous and self.shots != 1:
+            raise ValueError("contiguous: true drops one run in one shot; leave shots out")
+        return self
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the criterion does."""
+        return self.criterion is not None and self.criterion.reads_weights
+
+    def propose(self, state: State) -> Proposal:
+        """One DropBlock for every Block that goes."""
+        if self.drop is not None:
+            return self._listed(state, self.drop)
+        return self._chosen(state)
+
+    def _listed(self, state: State, places: Sequence[int]) -> Proposal:
+        named = self.select.model_copy(update={"blocks": tuple(places)})
+        names = named.on(state.graph)
+        gone = [name for name in names if name in state.plan.dropped]
+        if gone:
+            raise InfeasibleError(f"'{gone[0]}' was dropped by an earlier step")
+        choices = tuple(Choice(axis=name, size=1, kept=0, why="listed") for name in names)
+        return Proposal(tuple(DropBlock(name, state.step) for name in names), choices)
+
+    def _chosen(self, state: State) -> Proposal:
+        began = left_blocks(state, self.select)
+        count = len(began) - self._kept(len(began))
+        if count == 0:
+            return Proposal((), notes=(f"all {len(began)} blocks stay",))
+        now, scores = state, {}
+        for part in self._parts(count):
+            worth, lowest = self._lowest(now, part)
+            scores = {**worth, **scores, **{name: worth[name] for name in lowest if name in worth}}
+            now = now.after(DropBlock(name, state.step) for name in lowest)
+        names = tuple(name for name in began if name in now.plan.dropped)
+        names, refused = self._built(state, began, names)
+        choices = tuple(self._choice(name, names, scores) for name in began)
+        return Proposal(tuple(DropBlock(name, state.step) for name in names), choices, refused)
+
+    def _kept(self, size: int) -> int:
+        if self.keep is None:
+            raise RecipeError("keep is missing")
+        return self.keep.kept(size)
+
+    def _parts(self, count: int) -> tuple[int, ...]:
+        """How many Blocks go in each shot, the larger parts first."""
+        shots = count if self.shots == "each" else min(self.shots, count)
+        return tuple(len(part) for part in np.array_split(np.arange(count), shots))
+
+    def _lowest(self, now: State, count: int) -> tuple[dict[str, float], tuple[str, ...]]:
+        """Scores of what is left (of runs by their first Block), and the `count` Blocks to drop."""
+        shown = self._candidates(now)
+        run = count if self.contiguous else 1
+        order, scores = self._ranked(shown, run)
+        needed = 1 if self.contiguous else count
+        if len(order) < needed:
+            raise InfeasibleError(
+                f"{count} of {len(shown.blocks)} blocks should go{' in one run' if self.contiguous else ''}, "
+                f"and only {len(order)} {'such runs' if self.contiguous else 'of them'} may",
+                hint="keep more, select more, or let the criterion protect fewer",
+            )
+        places = [place for start in order[:needed] for place in range(start, start + run)]
+        return scores, tuple(shown.blocks[place] for place in sorted(places))
+
+    def _ranked(self, shown: Candidates, run: int) -> tuple[tuple[int, ...], dict[str, float]]:
+        """Starts of runs that may go, lowest score first, of equal ones the deeper; and all scores."""
+        if self.criterion is None:
+            raise RecipeError("criterion is missing")
+        values = self.criterion.score(shown, run)
+        if np.isnan(values).any():
+            first = shown.blocks[int(np.isnan(values).argmax())]
+            raise SurgeonError(
+                f"criterion '{self.criterion.criterion}' gave NaN for '{first}'",
+                hint="check the weights for NaN, or load the model in float32: float16 overflows early",
+            )
+        starts = [start for start in shown.starts(run) if np.isfinite(values[start])]
+        order = tuple(sorted(starts, key=lambda start: (values[start], -start)))
+        return order, {shown.blocks[start]: float(values[start]) for start in starts}
+
+    def _candidates(self, now: State) -> Candidates:
+        blocks = left_blocks(now, self.select)
+        allowed = set(self.select.on(now.graph))
+        return Candidates(
+            blocks=blocks,
+            open=frozenset(place for place, name in enumerate(blocks) if name in allowed),
+            params={name: block_params(now.graph, name) for name in blocks},
+            weights=now.weights,
+            plan=now.plan,
+            statistics=now.statistics,
+            bench=now.trial,
+        )
+
+    def _built(
+        self, state: State, began: Sequence[str], names: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], tuple[Refused, ...]]:
+        """`names`, or where no config builds what they leave, the lowest run of as many that one does."""
+        reason = self._refusal(state, names)
+        if reason is None:
+            return names, ()
+        refused = (Refused(axis=", ".join(names), reason=reason),)
+        alone = replace(self._candidates(state), blocks=tuple(began))
+        order, _ = self._ranked(alone, len(names))
+        for start in order:
+            run = tuple(began[start : start + len(names)])
+            if run != names and self._refusal(state, run) is None:
+                return run, refused
+        raise InfeasibleError(
+            f"no config builds the model without {', '.join(names)}, nor without any run of {len(names)} "
+            f"blocks that may go: {reason}",
+            hint="another number of blocks, such as one period of the pattern, or a list of your own: drop",
+        )
+
+    def _refusal(self, state: State, names: Sequence[str]) -> str | None:
+        return state.inexpressible(state.after(DropBlock(name, state.step) for name in names).plan)
+
+    def _choice(self, name: str, dropped: Sequence[str], scores: dict[str, float]) -> Choice:
+        goes = name in dropped
+        said = (
+            f"{self.criterion.criterion if self.criterion else ''} {scores[name]:.4g}"
+            if name in scores
+            else ""
+        )
+        return Choice(axis=name, size=1, kept=0 if goes else 1, score=scores.get(name), why=said)
