@@ -35,8 +35,11 @@ def assemble(recording: Recording, module: nn.Module) -> Graph:
     stacks, streams = find_stacks(state, recording.calls, _sizes(parameters))
     hidden = frozenset(atom.id for value in streams for atom in atoms_of(recording.dims(value)[-1]))
     ports = _ports(recording)
-    vocab = frozenset(number for number, found in ports.items() if number not in hidden and _is_vocab(found))
-    around = Surroundings(hidden, vocab, terms)
+    reads_ids = any(number in state.domains for number in state.inputs)
+    vocab = frozenset(
+        number for number, found in ports.items() if number not in hidden and _is_vocab(found, reads_ids)
+    )
+    around = Surroundings(hidden, vocab, terms, occurrences)
     places = Places(stacks)
     groups, axes = [], {}
     for found in occurrences.values():
@@ -50,7 +53,7 @@ def assemble(recording: Recording, module: nn.Module) -> Graph:
                 tuple(found.sites),
                 place.block,
                 place.sublayer,
-                locks_of(found, parameters),
+                locks_of(found, parameters, ports.get(found.atom.id, ())),
                 "normalised" in found.atom.marks,
                 tuple(ports.get(found.atom.id, ())),
             )
@@ -95,9 +98,9 @@ def _ports(recording: Recording) -> dict[int, list[Port]]:
     return ports
 
 
-def _is_vocab(ports: list[Port]) -> bool:
-    """Indexed by an input's values, or an output's features."""
-    return any(port.dim is None or port.direction == "output" for port in ports)
+def _is_vocab(ports: list[Port], reads_ids: bool) -> bool:
+    """Indexed by an input's values, or an output's features of a model that reads such values."""
+    return any(port.dim is None or (port.direction == "output" and reads_ids) for port in ports)
 
 
 def _stream_axis(stack: Stack, hidden: frozenset[int], axes: Mapping[int, str]) -> str | None:

@@ -42,9 +42,9 @@ def find_stacks(
     """
     found: dict[str, Residual] = {}
     for call in calls:
-        if call.path not in found and _numbered(call.path):
-            residual = _residual(state, call)
-            if residual is not None:
+        if _numbered(call.path) and (residual := _residual(state, call)) is not None:
+            known = found.get(call.path)
+            if known is None or len(residual.additions) > len(known.additions):
                 found[call.path] = residual
     outer = {path: r for path, r in found.items() if not any(_inside(path, other) for other in found)}
     called = {call.path for call in calls}

@@ -7,6 +7,7 @@ primes chosen divide no dim and equal no number of the config.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from transformers import PreTrainedConfig
 
 from surgeon.errors import TraceError
 
-__all__ = ["data_sizes", "example_inputs"]
+__all__ = ["data_sizes", "example_inputs", "further_inputs"]
 
 
 def example_inputs(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -40,6 +41,20 @@ def example_inputs(module: nn.Module) -> dict[str, torch.Tensor]:
     if getattr(config, "is_encoder_decoder", False):
         inputs["decoder_input_ids"] = torch.zeros(batch, other, dtype=torch.int64)
     return inputs
+
+
+def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[dict[str, torch.Tensor]]:
+    """Optional inputs that reach other parts of a language model than its token ids do.
+
+    States of an encoder, for a decoder that can attend to one: [batch, length, width], with the width
+    of the token embedding.
+    """
+    accepted = inspect.signature(module.forward).parameters
+    find = getattr(module, "get_input_embeddings", None)
+    weight = getattr(find() if find is not None else None, "weight", None)
+    if "encoder_hidden_states" in accepted and isinstance(weight, torch.Tensor):
+        batch, length = feed["input_ids"].shape
+        yield {"encoder_hidden_states": torch.zeros(batch, length, weight.shape[-1])}
 
 
 def data_sizes(inputs: Mapping[str, Any], module: nn.Module) -> frozenset[int]:

@@ -17,12 +17,13 @@ class Surroundings:
     """What surrounds the Axes of one model.
 
     hidden: Atoms of the residual streams. vocab: Atoms that token ids index or logits run over.
-    terms: the Term of every dim of every parameter.
+    terms: the Term of every dim of every parameter. occurrences: all Axes by Atom.
     """
 
     hidden: frozenset[int]
     vocab: frozenset[int]
     terms: Mapping[str, list[Term]]
+    occurrences: Mapping[int, Occurrences]
 
     def beside(self, param: str, dim: int) -> set[int]:
         """Atoms in the other dims of a parameter."""
@@ -64,7 +65,8 @@ def _head_kind(found: Occurrences, around: Surroundings) -> AxisKind:
     """Heads that share what a group owns are counted per group; all others are groups themselves."""
     outer, _ = around.encloses(found)
     shared = "expanded" in found.atom.marks
-    nested = any("head" in other.marks for other in outer)
+    own = len(_producers(found))
+    nested = any("head" in o.marks and len(_producers(around.occurrences[o.id])) > own for o in outer)
     return "q_per_kv" if nested or (shared and _in_queries_alone(found)) else "kv_group"
 
 

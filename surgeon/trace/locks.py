@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from surgeon.graph import Graph, Group, Parameter
+from surgeon.graph import Graph, Group, Parameter, Port
 from surgeon.trace.occurrences import Occurrences
 
 __all__ = ["lock_beside_untouched", "locks_of"]
 
 
-def locks_of(found: Occurrences, parameters: Mapping[str, Parameter]) -> frozenset[str]:
+def locks_of(
+    found: Occurrences, parameters: Mapping[str, Parameter], ports: Sequence[Port]
+) -> frozenset[str]:
     """All reasons against one Axis."""
     reasons = set(found.atom.locks)
     if "data" in found.atom.marks:
         reasons.add("as long as the batch or the sequence in this forward pass")
-    elif "constant" in found.atom.marks:
-        reasons.add("matched with constants that forward makes from the config")
+    else:
+        if "constant" in found.atom.marks:
+            reasons.add("matched with constants that forward makes from the config")
+        reasons |= {
+            f"features of the input '{port.name}', which the caller decides"
+            for port in ports
+            if port.direction == "input" and port.dim is not None
+        }
     for site in found.sites:
         if not site.stored:
             reasons.add(f"lies in {site.param}, which is computed from the config and not stored")

@@ -1,12 +1,13 @@
 """Trace a module into a Graph: record, propagate, name.
 
-No weight is read: parameters are replaced by tensors without storage for the one forward pass, so a
-module on the meta device will do, whatever its size. The module is left as it was.
+No weight is read: parameters are replaced by tensors without storage for the forward pass, so a
+module on the meta device will do, whatever its size. Several kinds of input are recorded into one
+Graph. The module is left as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,10 +17,10 @@ from surgeon.errors import TraceError
 from surgeon.graph import Graph, Parameter
 from surgeon.rebuild.execution import plain_execution
 from surgeon.trace.assemble import assemble
-from surgeon.trace.calls import module_calls
+from surgeon.trace.calls import Call, module_calls
 from surgeon.trace.escapes import escapes
 from surgeon.trace.fake import storage_less
-from surgeon.trace.inputs import data_sizes, example_inputs
+from surgeon.trace.inputs import data_sizes, example_inputs, further_inputs
 from surgeon.trace.propagate import propagate
 from surgeon.trace.record import Recorder, Value
 from surgeon.trace.recording import Recording
@@ -29,48 +30,78 @@ __all__ = ["trace_module"]
 
 
 def trace_module(
-    module: nn.Module, inputs: Mapping[str, Any] | None = None, *, strict: bool = False
+    module: nn.Module,
+    inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    *,
+    strict: bool = False,
 ) -> Graph:
     """The Graph of `module`.
 
     Args:
         module: any module, with weights or on the meta device; transformers' models need no inputs.
-        inputs: keyword arguments of one forward pass, for a module that is not a language model.
-            Sizes of batch and sequence should be primes that no parameter dim has.
+        inputs: keyword arguments of one forward pass, or of several that reach different parts, for a
+            module that is not a language model. Sizes of batch and sequence should be primes that no
+            parameter dim has.
         strict: make an op without a rule an error instead of a lock.
 
     Raises:
         TraceError: the forward pass fails, or `strict` and an op without a rule.
     """
-    feed = dict(inputs) if inputs is not None else example_inputs(module)
-    sizes = data_sizes(feed, module)
+    if inputs is None:
+        feeds = [example_inputs(module)]
+    else:
+        feeds = [dict(inputs)] if isinstance(inputs, Mapping) else [dict(feed) for feed in inputs]
     with storage_less(module), plain_execution(module):
-        recording = _record(module, feed, sizes)
+        recording = _record(module, feeds, optional=inputs is None)
     propagate(recording.state, strict=strict)
     return assemble(recording, module)
 
 
-def _record(module: nn.Module, feed: dict[str, Any], sizes: frozenset[int]) -> Recording:
+def _record(module: nn.Module, feeds: list[dict[str, Any]], *, optional: bool) -> Recording:
+    """Run `module` on every feed; where `optional`, also on inputs that reach what these left out."""
     recorder = Recorder()
     state = TraceState(recorder)
-    state.data_sizes = sizes
     parameters, values = _parameters(module, recorder)
     for value, aliases in values.items():
         state.origins[value.id] = frozenset(aliases[:1])
         state.dims_of(value)
+    initial = {name: _atom_numbers(state, value) for value, aliases in values.items() for name in aliases}
+    outputs: dict[str, Value] = {}
+    with torch.no_grad(), escapes(recorder), module_calls(recorder, module) as calls:
+        for feed in feeds:
+            output = _forward(module, feed, state)
+            for name, tensor in _named_outputs(output):
+                if (value := recorder.known(tensor)) is not None:
+                    outputs.setdefault(name, value)
+        if optional:
+            _record_the_rest(module, feeds[0], state, calls, values)
+    return Recording(state, parameters, _by_name(values), initial, calls, outputs)
+
+
+def _record_the_rest(
+    module: nn.Module, feed: dict[str, Any], state: TraceState, calls: list[Call], values: Mapping[Value, Any]
+) -> None:
+    """Try optional inputs while parameters are untouched; a pass that fails leaves no event behind."""
+    recorder = state.recorder
+    for extra in further_inputs(module, feed):
+        read = {value.id for event in recorder.events for value in event.inputs}
+        if all(value.id in read for value in values):
+            return
+        events, called = len(recorder.events), len(calls)
+        try:
+            _forward(module, {**feed, **extra}, state)
+        except TraceError:
+            del recorder.events[events:], calls[called:]
+
+
+def _forward(module: nn.Module, feed: dict[str, Any], state: TraceState) -> Any:
+    recorder = state.recorder
+    state.data_sizes |= data_sizes(feed, module)
     for name, tensor in feed.items():
         if isinstance(tensor, torch.Tensor):
             value = recorder.value(tensor)
             state.inputs[value.id] = name
             state.tainted.add(value.id)
-    initial = {name: _atom_numbers(state, value) for value, aliases in values.items() for name in aliases}
-    with torch.no_grad(), escapes(recorder), module_calls(recorder, module) as calls:
-        output = _forward(module, feed, recorder)
-    outputs = {name: value for name, tensor in _named_outputs(output) if (value := recorder.known(tensor))}
-    return Recording(state, parameters, _by_name(values), initial, calls, outputs)
-
-
-def _forward(module: nn.Module, feed: dict[str, Any], recorder: Recorder) -> Any:
     try:
         with recorder:
             return module(**feed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from surgeon.trace.rule import Op, rules
-from surgeon.trace.terms import Term, concat, is_data
+from surgeon.trace.terms import Term, atoms_of, concat, is_data
 from surgeon.trace.unify import Mismatch
 
 __all__: list[str] = []
@@ -100,6 +100,9 @@ def cat(op: Op) -> None:
         for n, (mine, theirs) in enumerate(zip(made, other, strict=True)):
             if n != d:
                 op.unify(mine, theirs)
+    if any("data" in atom.marks for part in terms for atom in atoms_of(part[d])):
+        for part in terms:  # what is put beside the sequence is part of it
+            op.mark(part[d], "data")
     made[d] = concat([part[d] for part in terms])
     op.set(op.out, made)
     _common_domain(op)
