@@ -1,8 +1,9 @@
 """The masked view: the original module acting as if a Plan were applied, without a rebuild.
 
-Removed contributions are zero, norms divide by the kept width, Blocks are skipped, assigned values are
-in place. It serves verification, and statistics and evaluation of a half-cut model. The module's own
-tensors are not changed, not even for the time of a call. Not here: the smaller module (`rebuild`).
+Removed contributions are zero, norms divide by the kept width, routers pass over removed experts, Blocks
+are skipped, assigned values are in place. It serves verification, and statistics and evaluation of a
+half-cut model. The module's own tensors are not changed, not even for the time of a call. Not here: the
+smaller module (`rebuild`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.errors import RebuildError
-from surgeon.graph import Graph
+from surgeon.graph import Graph, Group
 from surgeon.plan import Cuts, Plan, cuts_of
+from surgeon.rebuild.absent import Absent
 from surgeon.rebuild.forward import all_tensors, call_with
 from surgeon.rebuild.kept_width import KeptWidth, Width
 
@@ -56,6 +58,7 @@ class MaskedView(nn.Module):
         self._values = _values(plan, graph)
         self._dropped = plan.dropped
         self._widths = _widths(plan, graph, self._cuts)
+        self._routing = _routing(plan, graph)
         _check(module, plan, graph, self._cuts)
 
     @property
@@ -81,6 +84,8 @@ class MaskedView(nn.Module):
             stack.enter_context(_skipping([self.module.get_submodule(name) for name in self._dropped]))
             if self._widths:
                 stack.enter_context(KeptWidth(self._widths))
+            if self._routing:
+                stack.enter_context(Absent(self._absent(tensors)))
             return call_with(self.module, tensors, *args, **kwargs)
 
     def tensors(self, unused: Collection[str] = ()) -> dict[str, Tensor]:
@@ -99,6 +104,15 @@ class MaskedView(nn.Module):
             if done[id(tensor)] is not tensor:
                 found[name] = done[id(tensor)]
         return found
+
+    def _absent(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tensors of routers, with the places of removed experts."""
+        for name, dim in self._routing:
+            if name in tensors and dim in self._cuts.get(name, {}):
+                tensor, kept = tensors[name], torch.from_numpy(self._cuts[name][dim])
+                gone = torch.ones(tensor.shape[dim], dtype=torch.bool).index_fill(0, kept, False)
+                shape = [-1 if place == dim else 1 for place in range(tensor.ndim)]
+                yield tensor, gone.view(shape).expand(tensor.shape).to(tensor.device)
 
     def _in_force(self, name: str, tensor: Tensor) -> Tensor:
         if self._dtype is not None and tensor.is_floating_point():
@@ -141,13 +155,26 @@ def _widths(plan: Plan, graph: Graph, cuts: Cuts) -> tuple[Width, ...]:
     return tuple(found.values())
 
 
+def _routing(plan: Plan, graph: Graph) -> tuple[tuple[str, int], ...]:
+    """Vectors and matrices, and the dim, where cut experts have a place: what makes or corrects scores."""
+    return tuple(
+        dict.fromkeys(
+            (site.param, site.dim)
+            for axis in plan.kept()
+            if _is_routed(group := graph.group(axis))
+            for site in group.sites
+            if len(graph.parameters[site.param].shape) < 3
+        )
+    )
+
+
+def _is_routed(group: Group) -> bool:
+    """Whether tokens choose among the indices: experts, and groups of them."""
+    indexed = any(site.role == "index" for site in group.sites)
+    return group.kind == "expert" or (group.kind == "channel" and indexed)
+
+
 def _check(module: nn.Module, plan: Plan, graph: Graph, cuts: Mapping[str, Mapping[int, object]]) -> None:
-    for axis in plan.kept():
-        if graph.group(axis).kind == "expert":
-            raise RebuildError(
-                f"the masked view cannot mask the experts of '{axis}': zero is not what their router needs",
-                hint="verify the rebuilt model against the original by its perplexity",
-            )
     own = all_tensors(module)
     lacking = sorted(name for name in (*cuts, *plan.values) if name not in own)
     lacking += [name for name in plan.dropped if name not in dict(module.named_modules())]

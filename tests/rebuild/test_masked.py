@@ -10,7 +10,7 @@ from torch import nn
 from transformers import LlamaForCausalLM, MistralForCausalLM
 
 from surgeon.errors import RebuildError
-from surgeon.graph import Axis, Graph, Group, Layout, Parameter, Site
+from surgeon.graph import Graph
 from surgeon.plan import Assign, DropBlock, Keep, Plan
 from surgeon.rebuild.kept_width import KeptWidth, Width
 from surgeon.rebuild.masked import masked
@@ -149,15 +149,6 @@ def test_module_lacks_what_the_plan_names():
         masked(module, plan, graph)
     with pytest.raises(RebuildError, match=r"lacks: model\.layers\.7"):
         masked(module, Plan("llama", (DropBlock("model.layers.7", 0),)), graph)
-
-
-def test_experts_are_refused():
-    site = Site("w", 0, Layout.plain(4), "index")
-    graph = Graph("x", (Group(Axis("e", "expert", 4), (site,)),), (), {"w": Parameter("w", (4,))})
-    module = nn.Module()
-    module.w = nn.Parameter(torch.zeros(4))
-    with pytest.raises(RebuildError, match="cannot mask the experts of 'e'"):
-        masked(module, Plan("x", (Keep("e", (0, 1), 0),)), graph)
 
 
 def test_block_without_a_stream():
