@@ -19,6 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as hf_init
 
 from surgeon.errors import RebuildError
+from surgeon.rebuild.per_layer_class import TABLE, per_layer_class, stock_class
 from surgeon.rebuild.quiet import quiet_transformers
 from surgeon.rebuild.tensors import stored_tensors
 
@@ -28,10 +29,17 @@ __all__ = ["architecture", "load_into", "skeleton"]
 def architecture(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """The class that ``config.architectures`` names, else the causal model of that config's type.
 
+    A config of the layout ``per_layer`` gets that class narrowed as it says; no code beside it is run.
+
     Raises:
         RebuildError: transformers has no such class.
     """
-    for name in config.architectures or ():
+    stock = _stock(config)
+    return per_layer_class(stock) if getattr(config, TABLE, None) else stock
+
+
+def _stock(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    for name in map(stock_class, config.architectures or ()):
         found = getattr(transformers, name, None)
         if isinstance(found, type) and issubclass(found, PreTrainedModel):
             return found

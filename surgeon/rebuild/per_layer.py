@@ -1,0 +1,179 @@
+"""The config of a model whose blocks differ in width, for the layout ``per_layer``.
+
+What all blocks share (hidden size, vocabulary, which blocks are left) is solved in the config's own
+fields; what is a block's own goes, block by block, into ``per_layer_config``, and into a table of the
+modules that differ from what the stock class builds. A Plan that plain fields can say stays an ordinary
+config. Not here: the class that reads the table (`per_layer_model`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from pydantic import JsonValue
+from transformers import PreTrainedConfig
+
+from surgeon.errors import InfeasibleError
+from surgeon.graph import Block, Graph
+from surgeon.plan import Keep, Plan, cuts_of
+from surgeon.plan.report import LedgerRow
+from surgeon.rebuild.config_probe import ConfigSpace
+from surgeon.rebuild.config_solve import Solution, find_changes, solve
+from surgeon.rebuild.config_target import Width, aim, planned_shapes
+from surgeon.rebuild.per_layer_class import TABLE, auto_map
+from surgeon.rebuild.per_layer_parts import BlockParts, Narrowing, Row, parts_of, readers
+from surgeon.rebuild.rebuild import renamed
+from surgeon.rebuild.signature import Shape, Signature, measure
+from surgeon.rebuild.skeleton import architecture, skeleton
+
+__all__ = ["shared_part", "solve_per_layer"]
+
+
+def shared_part(plan: Plan, graph: Graph) -> Plan:
+    """What of `plan` is not a width of single blocks."""
+    own = {e.axis for e in plan.edits if isinstance(e, Keep) and graph.group(e.axis).block is not None}
+    return replace(plan, edits=tuple(e for e in plan.edits if not (isinstance(e, Keep) and e.axis in own)))
+
+
+def solve_per_layer(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
+    """A config that builds what `plan` leaves, each block as wide as it is planned.
+
+    Raises:
+        InfeasibleError: what the blocks share cannot be expressed, or a narrowed block does not run.
+    """
+    try:
+        return solve(space, graph, plan)
+    except InfeasibleError:
+        pass
+    shared = shared_part(plan, graph)
+    base = solve(space, graph, shared)
+    planned = _planned(plan, graph)
+    built = measure(base.config)
+    _check_differences(planned, built)
+    shallow = space.configured(find_changes(space, aim(shared, graph, space.shallow)))
+    solved: dict[tuple[object, ...], BlockParts] = {}
+    parts: dict[str, BlockParts] = {}
+    for block, now in _blocks(plan, graph):
+        narrowing = _narrowing(block, now, planned, built, space, graph, plan)
+        if narrowing.key not in solved:
+            solved[narrowing.key] = parts_of(space, shallow, narrowing)
+        parts[now] = solved[narrowing.key]
+    config = _written(base.config, parts, graph)
+    if measure(config).shapes != planned:
+        raise InfeasibleError("the per-layer config does not build the planned shapes")
+    return Solution(config, (*base.ledger, *_ledger(base.config, parts)))
+
+
+def _planned(plan: Plan, graph: Graph) -> dict[str, Shape]:
+    shapes = planned_shapes(cuts_of(plan, graph), graph)
+    return {now: shapes[name] for name, now in renamed(tuple(graph.parameters), plan, graph).items()}
+
+
+def _check_differences(planned: Mapping[str, Shape], built: Signature) -> None:
+    """Only shapes of untied tensors may be left to the table."""
+    faults = [f"{name} is there or is not" for name in sorted(planned.keys() ^ built.shapes.keys())]
+    differing = [name for name in planned if name in built.shapes and planned[name] != built.shapes[name]]
+    faults += [f"{name} is one tensor with {built.ties[name]}" for name in differing if name in built.ties]
+    if faults:
+        raise InfeasibleError(
+            "blocks cannot be narrowed one by one:\n" + "\n".join(f"  {fault}" for fault in faults)
+        )
+
+
+def _blocks(plan: Plan, graph: Graph) -> Iterator[tuple[Block, str]]:
+    """Every Block that is left, with its new module path."""
+    names = renamed(tuple(f"{block.name}." for block in graph.blocks), plan, graph)
+    for block in graph.blocks:
+        if f"{block.name}." in names:
+            yield block, names[f"{block.name}."].removesuffix(".")
+
+
+def _narrowing(
+    block: Block,
+    now: str,
+    planned: Mapping[str, Shape],
+    built: Signature,
+    space: ConfigSpace,
+    graph: Graph,
+    plan: Plan,
+) -> Narrowing:
+    head = f"{now}."
+    shapes = {
+        name.removeprefix(head): shape
+        for name, shape in planned.items()
+        if name.startswith(head) and shape != built.shapes[name]
+    }
+    kept = plan.kept()
+    widths: dict[str, tuple[Width, ...]] = {}
+    for name in graph.parameters:
+        if name.startswith(f"{block.name}."):
+            held = [group for group, _ in graph.sites[name]]
+            counts = [len(kept.get(group.name, range(group.size))) for group in held]
+            # What is no block's own has its new size already in the config that is narrowed.
+            widths[name.removeprefix(f"{block.name}.")] = tuple(
+                Width(g.kind, count if g.block is None else g.size, count, g.block, frozenset())
+                for g, count in zip(held, counts, strict=True)
+            )
+    shown = space.shallow.stands_for.get(block.name, now if not space.shallow.stands_for else block.name)
+    return Narrowing(shown, shapes, widths)
+
+
+def _written(config: PreTrainedConfig, parts: Mapping[str, BlockParts], graph: Graph) -> PreTrainedConfig:
+    """`config` with the table, the fields of each layer, and where the class that reads them is found."""
+    stock = architecture(config)
+    fields = _fields(config, parts)
+    table: dict[str, Row] = {}
+    for block, found in parts.items():
+        for path, row in sorted(found.rows.items()):
+            table[f"{block}.{path}" if path else block] = dict(row)
+        for path in found.readers if fields[block] else ():
+            table.setdefault(f"{block}.{path}" if path else block, {})["config"] = dict(fields[block])
+    usual = _usual(config, parts)
+    for path in readers(skeleton(config)) if usual else ():
+        if not path.startswith(tuple(f"{block}." for block in parts)) and path not in parts:
+            table[path] = {"config": usual}
+    new = copy.deepcopy(config)
+    setattr(new, TABLE, table)
+    new.auto_map = auto_map(stock, config)  # type: ignore[attr-defined]  # a field of any config
+    if len(graph.stacks) == 1 and len(parts) == getattr(config, "num_hidden_layers", None):
+        new.per_layer_config = dict(enumerate(fields.values()))
+    return new
+
+
+def _fields(config: PreTrainedConfig, parts: Mapping[str, BlockParts]) -> dict[str, dict[str, int]]:
+    """For every block the fields that differ somewhere, or that nobody set, with their values there."""
+    usual = _usual(config, parts)
+    return {
+        block: {name: found.fields.get(name, value) for name, value in usual.items()}
+        for block, found in parts.items()
+    }
+
+
+def _usual(config: PreTrainedConfig, parts: Mapping[str, BlockParts]) -> dict[str, int]:
+    """Those fields, with what they stand for outside of the blocks."""
+    usual = {name: value for found in parts.values() for name, value in found.usual.items()}
+    own = config.to_dict()
+    differ = {
+        name
+        for name, value in usual.items()
+        if any(found.fields.get(name, value) != value for found in parts.values())
+    }
+    return {
+        name: value for name, value in usual.items() if name in differ or (differ and own.get(name) is None)
+    }
+
+
+def _ledger(config: PreTrainedConfig, parts: Mapping[str, BlockParts]) -> tuple[LedgerRow, ...]:
+    fields = _fields(config, parts)
+    own = config.to_dict()
+    rows: list[LedgerRow] = []
+    for name in next(iter(fields.values())):
+        values: list[JsonValue] = [found[name] for found in fields.values()]
+        rows.append(
+            LedgerRow(field=f"per_layer_config.*.{name}", old=own.get(name), new=values, why="block by block")
+        )
+    count = sum(len(found.rows) for found in parts.values())
+    rows.append(LedgerRow(field=TABLE, old=None, new=count, why="modules that differ from the stock class"))
+    return tuple(rows)

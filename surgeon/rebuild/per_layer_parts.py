@@ -1,0 +1,301 @@
+"""What else changes in a block when its tensors narrow: attributes of modules, fields that they read.
+
+Three measured sources, no table. An attribute that equals one dim of its own module's tensors wherever
+the class occurs follows that dim (``out_features``). An attribute that some config field moves, and a
+field that reaches the block's cut dims, gets a value that the planned Axis sizes explain (``num_heads``).
+Where they allow several, the narrowed block is run on meta and what does not run is left out. Not here:
+the proof that the result computes the same (`surgeon.rebuild.verify`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from surgeon.errors import InfeasibleError
+from surgeon.rebuild.config_judge import expected_values
+from surgeon.rebuild.config_probe import ConfigSpace, Field
+from surgeon.rebuild.config_target import Width
+from surgeon.rebuild.config_tree import leaves
+from surgeon.rebuild.forward import call_with, feed, probe_tokens
+from surgeon.rebuild.per_layer_model import narrow
+from surgeon.rebuild.quiet import quiet_transformers
+from surgeon.rebuild.signature import Shape
+from surgeon.rebuild.skeleton import skeleton
+
+__all__ = ["BlockParts", "Narrowing", "Row", "parts_of", "readers"]
+
+Row = dict[str, object]
+"""What differs in one module: new shapes of tensors, and new attributes."""
+
+TRIES = 512
+"""How many combinations of ambiguous values are run before the block is given up."""
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """One block to be narrowed, as the shallow model shows it.
+
+    Attributes:
+        block: its module path in the shallow model.
+        shapes: planned shapes of its tensors that change, by name below the block.
+        widths: for each of its tensors, by name below the block, the Axes in it with their kept sizes.
+    """
+
+    block: str
+    shapes: Mapping[str, Shape]
+    widths: Mapping[str, tuple[Width, ...]]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for blocks that narrow alike."""
+        kept = tuple(sorted((name, tuple(map(str, held))) for name, held in self.widths.items()))
+        return self.block, tuple(sorted(self.shapes.items())), kept
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """What changes in one block.
+
+    Attributes:
+        rows: by module path below the block.
+        fields: config fields that may differ here, with their values.
+        usual: the number that each of these stands for in the whole model.
+        readers: paths below the block of modules that keep the model's config.
+    """
+
+    rows: Mapping[str, Row]
+    fields: Mapping[str, int]
+    usual: Mapping[str, int]
+    readers: tuple[str, ...]
+
+
+class _Choice(NamedTuple):
+    """One value to be found: an attribute of a module below the block, or (path None) a field."""
+
+    path: str | None
+    name: str
+    old: int
+    values: tuple[int, ...]
+
+
+def parts_of(space: ConfigSpace, config: PreTrainedConfig, narrowing: Narrowing) -> BlockParts:
+    """What changes in one block.
+
+    Args:
+        space: what was measured of the original's config.
+        config: the shallow config that gives everything but the block's own widths.
+        narrowing: the block and its planned shapes.
+
+    Raises:
+        InfeasibleError: no values were found with which the narrowed block runs.
+    """
+    module = skeleton(config)
+    own = module.get_submodule(narrowing.block)
+    before = {name: tuple(t.shape) for name, t in _tensors(own).items()}
+    rows: dict[str, Row] = {}
+    for name, shape in narrowing.shapes.items():
+        path, _, leaf = name.rpartition(".")
+        rows.setdefault(path, {})[leaf] = list(shape)
+    choices = list(_choices(space, config, module, narrowing, before))
+    chosen = _first_that_runs(module, narrowing.block, rows, choices)
+    fields: dict[str, int] = {}
+    for choice, value in zip(choices, chosen, strict=True):
+        if choice.path is None:
+            fields[choice.name] = value
+        elif value != choice.old:
+            rows.setdefault(choice.path, {})[choice.name] = value
+    usual = {choice.name: choice.old for choice in choices if choice.path is None}
+    return BlockParts(rows, fields, usual, readers(module, own))
+
+
+def _choices(
+    space: ConfigSpace,
+    config: PreTrainedConfig,
+    module: PreTrainedModel,
+    narrowing: Narrowing,
+    before: Mapping[str, Shape],
+) -> Iterator[_Choice]:
+    """Every number that may change, the values that make sense for it, the most plausible first."""
+    own = module.get_submodule(narrowing.block)
+    planned = {**before, **narrowing.shapes}
+    relevant = _relevant(space, narrowing, before)
+    moved = {number for f in relevant for number in f.numbers}
+    for path, part in own.named_modules():
+        full = f"{narrowing.block}.{path}" if path else narrowing.block
+        held = _followed(part, module, {n: planned[f"{path}.{n}" if path else n] for n in _direct(part)})
+        for name, new in held.items():
+            yield _Choice(path, name, vars(part)[name], new)
+        for name, old in _numbers(part):
+            if name not in held and (full, name) in moved:
+                yield _Choice(path, name, old, _explained(old, [path], narrowing, before))
+    now = leaves(config)
+    for f in relevant:
+        value = now.get(f.path)
+        old = f.stands_for if value is None else value
+        if len(f.path) == 1 and type(old) is int:
+            reached = _reached(f, narrowing)
+            yield _Choice(None, str(f.path[0]), old, _explained(old, reached, narrowing, before))
+
+
+def _relevant(space: ConfigSpace, narrowing: Narrowing, before: Mapping[str, Shape]) -> list[Field]:
+    """Number fields that move a cut dim of the block, or a number in it."""
+    cut = {
+        (f"{narrowing.block}.{name}", dim)
+        for name, shape in narrowing.shapes.items()
+        for dim, size in enumerate(shape)
+        if size != before[name][dim]
+    }
+    inside = (narrowing.block, f"{narrowing.block}.")
+    return [
+        f
+        for f in space.fields
+        if type(f.stands_for) is int
+        and (f.dims & cut or any(path == inside[0] or path.startswith(inside[1]) for path, _ in f.numbers))
+    ]
+
+
+def _reached(f: Field, narrowing: Narrowing) -> list[str]:
+    """Paths below the block of the modules and tensors that a field moves."""
+    head = f"{narrowing.block}."
+    paths = [*(path for path, _ in f.numbers), *(name for name, _ in f.dims)]
+    return [path.removeprefix(head) for path in paths if path.startswith(head)] or [""]
+
+
+def _explained(
+    old: int, paths: Sequence[str], narrowing: Narrowing, before: Mapping[str, Shape]
+) -> tuple[int, ...]:
+    """What a number at these paths may become, by the sizes of the Axes and tensors near them.
+
+    The number itself comes first where the planned sizes explain it as well, else last.
+    """
+    near = {name for path in paths for name in _near(path, before)}
+    widths = [width for name in near for width in narrowing.widths.get(name, ())]
+    found = set(expected_values(old, widths))
+    for name in near:
+        pairs = zip(before[name], narrowing.shapes.get(name, before[name]), strict=True)
+        found |= {new for size, new in pairs if size == old}
+    first = [old] if old in found or not found else []
+    return tuple(dict.fromkeys((*first, *sorted(found, reverse=True), old)))
+
+
+def _near(path: str, names: Iterable[str]) -> list[str]:
+    """Tensors at or below a path; where there are none, those below the nearest module above it."""
+    known = list(names)
+    while path:
+        found = [name for name in known if name == path or name.startswith(f"{path}.")]
+        if found:
+            return found
+        path = path.rpartition(".")[0]
+    return known
+
+
+def _followed(part: nn.Module, module: nn.Module, planned: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:
+    """Attributes that equal one dim of the module's own tensors in every module of its class."""
+    if not planned:
+        return {}
+    alike = [other for other in module.modules() if type(other) is type(part)]
+    found: dict[str, tuple[int, ...]] = {}
+    for name, _ in _numbers(part):
+        places = [
+            (tensor, dim)
+            for tensor, shape in planned.items()
+            for dim in range(len(shape))
+            if all(_holds(other, name, tensor, dim) for other in alike)
+        ]
+        sizes = tuple(dict.fromkeys(planned[tensor][dim] for tensor, dim in places))
+        if sizes:
+            found[name] = sizes
+    return found
+
+
+def _holds(part: nn.Module, name: str, tensor: str, dim: int) -> bool:
+    held = _direct(part).get(tensor)
+    return held is None or (dim < held.ndim and vars(part).get(name) == held.shape[dim])
+
+
+def _first_that_runs(
+    module: PreTrainedModel, block: str, rows: Mapping[str, Row], choices: Sequence[_Choice]
+) -> tuple[int, ...]:
+    """One value for each choice with which the narrowed block runs, those early in the lists first."""
+    device = "meta" if _runs(module) is None else "cpu"
+    trial = module if device == "meta" else skeleton(module.config, device=device)
+    own = trial.get_submodule(block)
+    for path, row in rows.items():
+        narrow(own.get_submodule(path), row)
+    read_by = readers(trial, own)
+    fault: str | None = None
+    for values in _by_number_of_changes([choice.values for choice in choices]):
+        fields: Row = {}
+        for choice, value in zip(choices, values, strict=True):
+            if choice.path is None:
+                fields[choice.name] = value
+            else:
+                setattr(own.get_submodule(choice.path), choice.name, value)
+        for path in read_by:
+            narrow(own.get_submodule(path), {"config": fields})
+        fault = _runs(trial)
+        if fault is None:
+            return values
+    raise InfeasibleError(
+        f"'{block}' cannot be run with the planned shapes, whatever its attributes are: {fault}",
+        hint="another count, or fewer kinds in one step",
+    )
+
+
+def _by_number_of_changes(lists: Sequence[Sequence[int]]) -> Iterator[tuple[int, ...]]:
+    """One of each list, all ways, those first that take what stands early in the lists."""
+    free = [place for place, values in enumerate(lists) if len(values) > 1]
+    ranks = itertools.chain.from_iterable(
+        itertools.combinations(free, changed) for changed in range(len(free) + 1)
+    )
+    tried = (
+        dict(zip(places, others, strict=True))
+        for places in ranks
+        for others in itertools.product(*(lists[place][1:] for place in places))
+    )
+    for other in itertools.islice(tried, TRIES):
+        yield tuple(other.get(place, values[0]) for place, values in enumerate(lists))
+
+
+def _runs(module: PreTrainedModel) -> str | None:
+    """Why a forward pass fails, or None."""
+    try:
+        with torch.no_grad(), quiet_transformers():
+            tokens = probe_tokens(module)
+            call_with(module, {}, **feed(module, tokens.to(next(module.parameters()).device)))
+    except Exception as error:  # model code raises whatever its parts raise
+        return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    return None
+
+
+def readers(module: PreTrainedModel, own: nn.Module | None = None) -> tuple[str, ...]:
+    """Paths below `own` (None: the whole) of parts, themselves no models, that keep the model's config."""
+    return tuple(
+        path
+        for path, part in (own or module).named_modules()
+        if vars(part).get("config") is module.config and not isinstance(part, PreTrainedModel)
+    )
+
+
+def _tensors(own: nn.Module) -> dict[str, Tensor]:
+    return dict(own.named_parameters(remove_duplicate=False)) | dict(own.named_buffers(remove_duplicate=False))
+
+
+def _direct(part: nn.Module) -> dict[str, Tensor]:
+    tensors: Iterable[tuple[str, Tensor]] = (
+        *part.named_parameters(recurse=False),
+        *part.named_buffers(recurse=False),
+    )
+    return dict(tensors)
+
+
+def _numbers(part: nn.Module) -> list[tuple[str, int]]:
+    return [(name, value) for name, value in vars(part).items() if type(value) is int]
+
