@@ -1,4 +1,4 @@
-"""A Plan carried out on a module in memory: a new module of the same class, from a new config.
+"""A Plan carried out on a module in memory: a new module, from a new config.
 
 Not here: checkpoints (`surgeon.io`), the proof that the cut is a mask (`surgeon.rebuild.verify`).
 """
@@ -15,9 +15,8 @@ from surgeon.graph import Graph
 from surgeon.plan import Plan
 from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_probe import ConfigSpace, probe
-from surgeon.rebuild.config_solve import solve
 from surgeon.rebuild.config_tree import vary
-from surgeon.rebuild.rebuild import rebuild
+from surgeon.rebuild.layout import ExportLayout, arrange
 from surgeon.rebuild.skeleton import load_into, skeleton
 from surgeon.rebuild.tensors import ModuleSource
 
@@ -25,9 +24,15 @@ __all__ = ["apply_plan", "config_of"]
 
 
 def apply_plan(
-    module: PreTrainedModel, plan: Plan, graph: Graph, space: ConfigSpace | None = None
+    module: PreTrainedModel,
+    plan: Plan,
+    graph: Graph,
+    space: ConfigSpace | None = None,
+    layout: ExportLayout = "uniform",
 ) -> tuple[PreTrainedModel, tuple[LedgerRow, ...]]:
-    """A new module of the same class in which `plan` is carried out; `module` is left as it is.
+    """A new module in which `plan` is carried out; `module` is left as it is.
+
+    It is of the same class, or in the layout ``per_layer`` of a subclass that its config narrows.
 
     The weights keep their dtype and device, the module its mode (training or eval), attention
     implementation and generation config.
@@ -37,23 +42,24 @@ def apply_plan(
         plan: what to do.
         graph: what `module` was traced to.
         space: what `probe(config_of(module), graph)` measured, where it is at hand.
+        layout: how blocks of different widths are put.
 
     Returns:
         The new module, and one row per changed config field.
 
     Raises:
-        InfeasibleError: no config builds what the plan leaves.
+        InfeasibleError: no config of this layout builds what the plan leaves.
         RebuildError: tensors and module do not fit, all of them listed.
     """
     space = space or probe(config_of(module), graph)
-    solution = solve(space, graph, plan)
+    solution = arrange(space, graph, plan, layout)
     blank = skeleton(
         solution.config,
         dtype=module.dtype,
         attention=module.config._attn_implementation or "eager",
         experts=module.config._experts_implementation,
     )
-    small = cast(PreTrainedModel, load_into(blank, rebuild(ModuleSource(module), plan, graph)))
+    small = cast(PreTrainedModel, load_into(blank, solution.stream(ModuleSource(module), graph)))
     if module.can_generate():
         small.generation_config = copy.deepcopy(module.generation_config)
     return small.train(module.training), solution.ledger
