@@ -1,0 +1,99 @@
+"""The export ladder: how a Plan becomes a config and tensors, by the layout that the recipe chose.
+
+``uniform`` within what the config can say, ``padded`` with zeros up to the widest block, ``per_layer``
+with a table of what differs. Not here: each of them (`config_solve`, `padded`, `per_layer`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from surgeon.graph import Graph
+from surgeon.plan import Limits, Plan, Refusal
+from surgeon.plan.report import LedgerRow
+from surgeon.rebuild.config_limits import ConfigLimits
+from surgeon.rebuild.config_probe import ConfigSpace
+from surgeon.rebuild.config_solve import solve
+from surgeon.rebuild.padded import ZeroedSource, widened_plan
+from surgeon.rebuild.per_layer import shared_part, solve_per_layer
+from surgeon.rebuild.rebuild import rebuild
+from surgeon.rebuild.tensors import TensorSource
+
+__all__ = ["Arrangement", "ExportLayout", "arrange", "limited_part", "limits_of"]
+
+ExportLayout = Literal["uniform", "padded", "per_layer"]
+"""Rungs of the export ladder."""
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """What is written: the config, what changed in it, and which Plan the tensors follow.
+
+    `built` is the Plan whose shapes the config builds; it differs from `plan` where zeros are written.
+    """
+
+    config: PreTrainedConfig
+    ledger: tuple[LedgerRow, ...]
+    plan: Plan
+    built: Plan
+
+    def stream(self, source: TensorSource, graph: Graph) -> Iterator[tuple[str, Tensor]]:
+        """The smaller model's tensors by name."""
+        if self.built is self.plan:
+            return rebuild(source, self.plan, graph)
+        return rebuild(ZeroedSource(source, self.plan, graph), self.built, graph)
+
+
+def arrange(space: ConfigSpace, graph: Graph, plan: Plan, layout: ExportLayout = "uniform") -> Arrangement:
+    """The config of what `plan` leaves, in `layout`.
+
+    Raises:
+        InfeasibleError: the layout cannot express it; the reason, and the numbers.
+    """
+    built = widened_plan(space, graph, plan) if layout == "padded" else plan
+    found = solve_per_layer(space, graph, plan) if layout == "per_layer" else solve(space, graph, built)
+    return Arrangement(found.config, found.ledger, plan, built)
+
+
+def limits_of(space: ConfigSpace, graph: Graph, layout: ExportLayout = "uniform") -> Limits:
+    """What a Plan for this layout may ask for."""
+    limits = ConfigLimits(space, graph)
+    return limits if layout == "uniform" else _Blockwise(limits, graph)
+
+
+@dataclass(frozen=True, slots=True)
+class _Blockwise:
+    """Limits of what blocks share; a block's own widths are free."""
+
+    shared: Limits
+    graph: Graph
+
+    def tied(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        own = {name for name in names if self._own(name)}
+        others = self.shared.tied([name for name in names if name not in own])
+        sets = (*((name,) for name in own), *others)
+        return tuple(sorted(sets, key=lambda held: list(names).index(held[0])))
+
+    def refuse(self, sizes: Mapping[str, int]) -> Refusal | None:
+        return self.shared.refuse(self._shared(sizes))
+
+    def nearest(self, names: Sequence[str], count: int, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        if all(map(self._own, names)):
+            return (count,)
+        return self.shared.nearest(names, count, self._shared(sizes))
+
+    def _own(self, name: str) -> bool:
+        return self.graph.group(name).block is not None
+
+    def _shared(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        return {name: size for name, size in sizes.items() if not self._own(name)}
+
+
+def limited_part(plan: Plan, graph: Graph, layout: ExportLayout) -> Plan:
+    """What of `plan` is under the config's limits in this layout."""
+    return plan if layout == "uniform" else shared_part(plan, graph)
