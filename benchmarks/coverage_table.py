@@ -39,9 +39,11 @@ def _totals(rows: Sequence[dict]) -> str:
         traced = [row for row in own if _ok(row, "trace")]
         free, locked = _groups(traced)
         share = f"{free / (free + locked):.1%}" if free + locked else ""
-        counts = [sum(_ok(row, stage) for row in own) for stage in ("build", "trace", "prove", "reload")]
+        built, reached, proven = (_of(own, stage) for stage in ("build", "trace", "prove"))
+        begun = [row for row in own if "cut" in row["stages"]]
+        trips = f"{sum(_ok(row, 'reload') for row in begun)} of {len(begun)}"
         bare = sum(not row["stages"]["trace"]["stacks"] for row in traced)
-        cells = (task, len(own), *counts[:3], share, counts[3], bare)
+        cells = (task, len(own), built, reached, proven, share, trips, bare)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
@@ -115,6 +117,11 @@ def _groups(rows: Iterable[dict]) -> tuple[int, int]:
         for unlocked, shut in row["stages"]["trace"]["kinds"].values():
             free, locked = free + unlocked, locked + shut
     return free, locked
+
+
+def _of(rows: Sequence[dict], stage: str) -> str:
+    """Families for which the stage went well, of those that came to it."""
+    return f"{sum(_ok(row, stage) for row in rows)} of {sum(stage in row['stages'] for row in rows)}"
 
 
 def _ok(row: dict, stage: str) -> bool:

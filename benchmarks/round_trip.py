@@ -6,6 +6,7 @@ Not here: trace and proof (`examine`).
 
 from __future__ import annotations
 
+import collections
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel
 from benchmarks.zoo import Family
 from benchmarks.zoo.running import proof_inputs
 from surgeon.errors import SurgeonError
-from surgeon.graph import AxisKind, Graph
+from surgeon.graph import AxisKind, Graph, Stack
 from surgeon.io.writer import write_checkpoint
 from surgeon.plan import DropBlock, Edit, Keep, Plan
 from surgeon.rebuild.apply import apply_plan, config_of
@@ -37,6 +38,7 @@ SAME = 1e-5
 """Allowed difference between a model and its reloaded copy, relative to the largest logit."""
 
 NEW_TOKENS = 5
+SAME_TOKENS = "same tokens with and without the cache"
 
 
 class Trip:
@@ -76,21 +78,22 @@ class Trip:
 
     def _cut_kind(self, limits: ConfigLimits, names: Sequence[str]) -> dict[str, object]:
         sizes: dict[str, int] = {}
+        refused: list[str] = []
         for tied in limits.tied(names):
             size = self.graph.group(tied[0]).size
             if size < 2:
                 continue
             count = _nearest_smaller(limits, tied, size, sizes)
             if count is None:
-                refusal = limits.refuse(dict.fromkeys(tied, max(1, round(size * KEPT))))
-                return {"ok": False, "why": str(refusal)[:400]}
-            sizes |= dict.fromkeys(tied, count)
+                refused.append(str(limits.refuse(dict.fromkeys(tied, max(1, round(size * KEPT)))))[:400])
+            else:
+                sizes |= dict.fromkeys(tied, count)
         if not sizes:
-            return {"ok": False, "why": "every such axis has size 1"}
+            return {"ok": False, "why": refused[0] if refused else "every such axis has size 1"}
         edits = [Keep(name, _some(self.graph.group(name).size, count), 0) for name, count in sizes.items()]
         words = self._tried(edits)
         counts = sorted({f"{self.graph.group(name).size} → {count}" for name, count in sizes.items()})
-        return {**words, "cut": counts, "axes": len(sizes)}
+        return {**words, "cut": counts, "axes": len(sizes), "refused": refused}
 
     def depth(self) -> dict[str, object]:
         """One block less in every Stack that has more than one; the last that the config lets go."""
@@ -99,17 +102,28 @@ class Trip:
         for stack in self.graph.stacks:
             if len(stack.blocks) < 2:
                 continue
-            for block in reversed(stack.blocks):
-                words = self._tried([DropBlock(block.name, 0)])
+            for block in self._droppable(stack):
+                words = self._tried([DropBlock(block, 0)])
                 if words["ok"]:
-                    edits.append(DropBlock(block.name, 0))
+                    edits.append(DropBlock(block, 0))
                     break
-                met.append(f"{block.name}: {words['why']}")
+                met.append(f"{block}: {words['why']}")
             else:
                 return {"ok": False, "why": met[-1][:400]}
         if not edits:
             return {"ok": False, "why": "there is no stack of several blocks"}
         return {"ok": True, "dropped": [edit.block for edit in edits], "why": None}
+
+    def _droppable(self, stack: Stack) -> list[str]:
+        """Blocks from the last to the first, those whose sort stays present before others."""
+
+        def sort(block: str) -> tuple:
+            inside = ((n, p.shape) for n, p in self.graph.parameters.items() if n.startswith(f"{block}."))
+            return tuple((name.removeprefix(block), shape) for name, shape in inside)
+
+        sorts = {block.name: sort(block.name) for block in stack.blocks}
+        counts = collections.Counter(sorts.values())
+        return sorted(reversed(sorts), key=lambda name: counts[sorts[name]] == 1)
 
     def export(self, folder: Path) -> dict[str, object]:
         """All cuts that worked alone, at once; written as a checkpoint."""
@@ -144,7 +158,9 @@ class Trip:
             return {"ok": False, "why": f"logits differ by {difference:.2g} of the largest after reloading"}
         words: dict[str, object] = {"ok": True, "difference": difference}
         if self.family.task == "causal":
-            words |= _generated(loaded, self.tokens)
+            words["generate"] = said = _generated(loaded, self.tokens)
+            if said != SAME_TOKENS and _generated(self.model, self.tokens) == SAME_TOKENS:
+                return {**words, "ok": False, "why": f"generate: {said}; the original's is right"}
         return words
 
     def _tried(self, edits: Sequence[Edit]) -> dict[str, object]:
@@ -157,6 +173,8 @@ class Trip:
                     found = compare(self.model, small, plan, self.graph, self.tokens)
         except SurgeonError as error:
             return {"ok": False, "why": " ".join(str(error).split())[:400]}
+        except Exception as error:  # the finding: foreign code may raise anything on a cut model
+            return {"ok": False, "why": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         if not found.ok:
             return {"ok": False, "why": f"differs from the masked original by {found.relative:.2g}"}
         effect = _difference(self.model, small, self.tokens)
@@ -193,16 +211,18 @@ def _difference(one: PreTrainedModel, other: PreTrainedModel, tokens: Tensor) ->
     return float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max())
 
 
-def _generated(model: PreTrainedModel, tokens: Tensor) -> dict[str, object]:
-    """Greedy tokens with the cache, against those without it."""
+def _generated(model: PreTrainedModel, tokens: Tensor) -> str:
+    """Greedy tokens with the cache, against those without it, in words."""
     if not model.can_generate():
-        return {"generate": "the class does not generate"}
+        return "the class does not generate"
     prompt = tokens[:1, :7]
     told = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     model.generation_config.eos_token_id = None
-    with torch.no_grad():
-        cached = model.generate(prompt, attention_mask=torch.ones_like(prompt), use_cache=True, **told)
-        plain = model.generate(prompt, attention_mask=torch.ones_like(prompt), use_cache=False, **told)
-    if not torch.equal(cached, plain):
-        return {"generate": "cached and uncached tokens differ"}
-    return {"generate": "same tokens with and without the cache"}
+    mask = torch.ones_like(prompt)
+    try:
+        with torch.no_grad():
+            cached = model.generate(prompt, attention_mask=mask, use_cache=True, **told)
+            plain = model.generate(prompt, attention_mask=mask, use_cache=False, **told)
+    except Exception as error:  # as above
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return SAME_TOKENS if torch.equal(cached, plain) else "cached and uncached tokens differ"
