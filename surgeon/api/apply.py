@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
+from surgeon.api.biases import with_biases_of
 from surgeon.plan import Plan, check_plan
 from surgeon.rebuild import apply_plan
-from surgeon.trace import trace_module
 
 __all__ = ["apply"]
 
@@ -18,7 +18,7 @@ def apply(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
         PlanError: the plan was made for another type of model.
         InfeasibleError: the model cannot be cut so, or its config cannot express the result.
     """
-    graph = trace_module(model)
+    model, graph = with_biases_of(plan, model)
     check_plan(plan, graph)
     small, _ = apply_plan(model, plan, graph)
     return small

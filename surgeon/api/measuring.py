@@ -45,7 +45,7 @@ def before_and_after(
     wider. Without held-out text there is neither perplexity nor a sample.
     """
     ids = None if held_out is None else held_out.ids
-    own = {"before": subject.module, "after": small}
+    own = {"before": subject.original, "after": small}
     found: dict[str, dict[str, object]] = {}
     for when, model in own.items():
         for value in measure(model, None, names=SIZES):

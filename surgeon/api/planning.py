@@ -95,6 +95,10 @@ def make_plan(
     """
     known = traced(subject, progress, limited=recipe.export.layout == "uniform")
     check_recipe(recipe, known.graph)
+    before = cost_of(Plan(known.graph.model_type), known.graph, subject.dtype)
+    operations = [step for step in recipe.steps if isinstance(step, Operation)]
+    if subject.add_biases([name for step in operations for name in step.biases(known.graph)]):
+        known = traced(subject, progress, limited=known.space is not None)
     reads = any(isinstance(step, Operation) and step.reads_weights for step in recipe.steps)
     bench = None if samples is None else Bench(known.graph, lambda: subject.wide, samples, progress)
     state = State(
@@ -114,7 +118,7 @@ def make_plan(
         else:
             state, record = step.run(state)
         records.append(record)
-    return Planned(state.plan, known, _report(subject, recipe, known, state.plan, tuple(records)))
+    return Planned(state.plan, known, _report(subject, recipe, known, state.plan, before, tuple(records)))
 
 
 def cost_of(plan: Plan, graph: Graph, dtype: torch.dtype) -> Cost:
@@ -136,7 +140,12 @@ def _rewritten(step: GraphPass, state: State, earlier: tuple[str, ...]) -> tuple
 
 
 def _report(
-    subject: Subject, recipe: Recipe, known: Traced, plan: Plan, records: tuple[StepRecord, ...]
+    subject: Subject,
+    recipe: Recipe,
+    known: Traced,
+    plan: Plan,
+    before: Cost,
+    records: tuple[StepRecord, ...],
 ) -> Report:
     dtype = getattr(torch, recipe.export.dtype) if recipe.export.dtype else subject.dtype
     warnings = []
@@ -144,9 +153,9 @@ def _report(
         warnings.append(f"layout {recipe.export.layout} can be planned and compared, not yet applied")
     return Report(
         model=subject.name,
-        before=cost_of(Plan(plan.model_type), known.graph, subject.dtype),
+        before=before,
         after=cost_of(plan, known.graph, dtype),
         steps=records,
-        ledger=() if known.space is None else solve(known.space, known.graph, plan).ledger,
+        ledger=subject.ledger + (() if known.space is None else solve(known.space, known.graph, plan).ledger),
         warnings=tuple(warnings),
     )

@@ -52,7 +52,7 @@ def publish(
     comparison = compare(subject.module, small, plan, traced.graph, tokens).require()
     written = small if writing.dtype is None else in_dtype(small, writing.dtype)
     measured = before_and_after(subject, written, writing.held_out, progress)
-    report = report.model_copy(update={"ledger": ledger, "measured": measured})
+    report = report.model_copy(update={"ledger": subject.ledger + ledger, "measured": measured})
     source = None if subject.checkpoint is None else subject.checkpoint.folder
     with publishing(writing.out, source, bytes_needed(written, source)) as folder:
         progress("write", 0, None)

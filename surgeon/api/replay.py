@@ -11,6 +11,7 @@ from surgeon.api.subject import Subject
 from surgeon.errors import PlanError
 from surgeon.io import check_output, read_plan
 from surgeon.plan import Plan, Report, check_plan
+from surgeon.repair import lacking_biases
 
 __all__ = ["replay", "same_model"]
 
@@ -34,6 +35,8 @@ def replay(
     target = check_output(out, None if subject.checkpoint is None else subject.checkpoint.folder)
     known = traced(subject, progress)
     read = read_plan(plan)
+    if subject.add_biases(lacking_biases(read, known.graph)):
+        known = traced(subject, progress)
     check_plan(read, known.graph, known.limits)
     read = read_plan(plan, known.graph)
     same_model(read, subject)

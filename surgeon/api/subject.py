@@ -7,6 +7,7 @@ structure needs no weights; its weights are loaded when first asked for.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -17,7 +18,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from surgeon.errors import InputError
 from surgeon.io import Checkpoint
+from surgeon.plan.report import LedgerRow
 from surgeon.rebuild import config_of, skeleton
+from surgeon.rebuild.bias_slots import BiasSlots, bias_slots, with_bias_slots
 
 __all__ = ["ModelLike", "Subject", "in_dtype", "widened"]
 
@@ -34,6 +37,7 @@ class Subject:
         self.checkpoint: Checkpoint | None = None
         self._module: nn.Module | None = None
         self._config: PreTrainedConfig | None = None
+        self._slots: BiasSlots | None = None
         if isinstance(model, nn.Module):
             self._module, self.name = model, type(model).__name__
         elif isinstance(model, PreTrainedConfig):
@@ -49,12 +53,40 @@ class Subject:
         Raises:
             RebuildError: a module that is not of transformers has none.
         """
+        if self._slots is not None:
+            return self._slots.config
         return self._config if self._config is not None else config_of(self._transformers_module())
+
+    def add_biases(self, names: Collection[str]) -> bool:
+        """From now on the model with these biases too, zero where they are new; whether that changed it.
+
+        Raises:
+            InfeasibleError: the family's config cannot switch them on.
+        """
+        earlier = () if self._slots is None else self._slots.added
+        self.__dict__.pop("config", None)
+        self._slots = None
+        slots = bias_slots(self.config, {*earlier, *names})
+        if slots.added:
+            self._slots = slots
+        for known in ("config", "structure", "module", "wide"):
+            self.__dict__.pop(known, None)
+        return slots.added != earlier
+
+    @property
+    def ledger(self) -> tuple[LedgerRow, ...]:
+        """Config fields that were changed to make room for biases."""
+        fields = () if self._slots is None else self._slots.fields
+        return tuple(
+            LedgerRow(field=field, old=False, new=True, why="biases for the repair") for field in fields
+        )
 
     @cached_property
     def structure(self) -> nn.Module:
         """The module as it is, or one without storage: enough to trace."""
-        return self._module if self._module is not None else skeleton(self.config)
+        if self._slots is None and self._module is not None:
+            return self._module
+        return skeleton(self.config)
 
     @cached_property
     def module(self) -> PreTrainedModel:
@@ -64,6 +96,11 @@ class Subject:
             InputError: there is only a config.
             CheckpointError: the weights are absent, broken, or do not fit the config.
         """
+        return self.original if self._slots is None else with_bias_slots(self.original, self._slots)
+
+    @cached_property
+    def original(self) -> PreTrainedModel:
+        """The module as it was handed in, or lies in the checkpoint, without added biases."""
         if self._module is not None:
             return self._transformers_module()
         if self.checkpoint is None:

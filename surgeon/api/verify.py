@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from surgeon.api.biases import with_biases_of
 from surgeon.api.planning import traced
 from surgeon.api.progress import Progress, silent
 from surgeon.api.publishing import in_words
@@ -15,7 +16,7 @@ from surgeon.api.subject import Subject
 from surgeon.io import read_plan
 from surgeon.plan import Plan, check_plan
 from surgeon.rebuild import Comparison, compare, probe_tokens
-from surgeon.trace import trace_module
+from surgeon.repair import lacking_biases
 
 __all__ = ["verify", "verify_folder"]
 
@@ -32,7 +33,7 @@ def verify(model: nn.Module, small: nn.Module, plan: Plan, tokens: Tensor | None
     Raises:
         VerifyError: the outputs cannot be compared. A difference is for the caller to judge: `ok`, `require`.
     """
-    graph = trace_module(model)
+    model, graph = with_biases_of(plan, model)
     check_plan(plan, graph)
     return compare(model, small, plan, graph, probe_tokens(model) if tokens is None else tokens)
 
@@ -48,7 +49,10 @@ def verify_folder(
     """
     subject, result = Subject(model, device), Subject(folder, device)
     known = traced(subject, progress, limited=False)
-    plan = read_plan(Path(folder) / "plan.json", known.graph)
+    file = Path(folder) / "plan.json"
+    if subject.add_biases(lacking_biases(read_plan(file), known.graph)):
+        known = traced(subject, progress, limited=False)
+    plan = read_plan(file, known.graph)
     same_model(plan, subject)
     progress("compare with the masked original", 0, None)
     tokens = probe_tokens(subject.module)

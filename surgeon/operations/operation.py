@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from surgeon.calibrate import Statistic
 from surgeon.errors import SurgeonError
+from surgeon.graph import Graph
 from surgeon.graph.strict import Strict
 from surgeon.operations.state import State
 from surgeon.plan import Choice, Edit, Refused, StepRecord, check_plan
@@ -47,6 +48,10 @@ class Operation(Strict, ABC):
     def needs(self) -> frozenset[Statistic]:
         """Statistics that `propose` reads; none unless overridden."""
         return frozenset()
+
+    def biases(self, graph: Graph) -> tuple[str, ...]:
+        """Biases that must exist, added as zeros where the model's config can switch them on."""
+        return ()
 
     def requires(self, state: State) -> None:
         """Refuse, with a SurgeonError, a State that this operation cannot work on."""

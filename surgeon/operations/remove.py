@@ -12,9 +12,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from surgeon.calibrate import Statistic
+from surgeon.calibrate.consumers import consumer_params
 from surgeon.criteria import Criterion, criteria
 from surgeon.errors import InfeasibleError
-from surgeon.graph import AxisKind, Group, Selector
+from surgeon.graph import AxisKind, Graph, Group, Selector
 from surgeon.operations.allocation import Allocation, allocations
 from surgeon.operations.allocation.uniform import Uniform
 from surgeon.operations.expressible import Expressible
@@ -24,7 +25,7 @@ from surgeon.operations.pooling import make_pools, refuse_partial_ties
 from surgeon.operations.repairing import repaired
 from surgeon.operations.state import State
 from surgeon.plan import Amount, Choice, Keep, kept_of, parameters_after, tagged_field
-from surgeon.repair import NoRepair, Repair, repairs
+from surgeon.repair import NoRepair, Repair, bias_name, repairs
 
 __all__ = ["REMOVABLE", "Remove"]
 
@@ -79,6 +80,12 @@ class Remove(Operation):
     def needs(self) -> frozenset[Statistic]:
         """What the criterion needs."""
         return self.criterion.needs()
+
+    def biases(self, graph: Graph) -> tuple[str, ...]:
+        """Of every projection that loses inputs, where the repair wants them."""
+        if not self.repair.wants_bias:
+            return ()
+        return tuple(bias_name(param) for param in consumer_params(graph, self.select.on(graph)))
 
     def requires(self, state: State) -> None:
         """Groups of removable kinds, not locked, and all that share one size in the config."""

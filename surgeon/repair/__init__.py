@@ -1,7 +1,18 @@
 """Repair: what makes the kept weights take over what was removed."""
 
-from surgeon.repair.cut import Cut, cuts_made
+from surgeon.repair.cut import Cut, bias_name, cuts_made, lacking_biases
 from surgeon.repair.none import NoRepair
 from surgeon.repair.repair import Evidence, Gap, Repair, Repaired, repairs
 
-__all__ = ["Cut", "Evidence", "Gap", "NoRepair", "Repair", "Repaired", "cuts_made", "repairs"]
+__all__ = [
+    "Cut",
+    "Evidence",
+    "Gap",
+    "NoRepair",
+    "Repair",
+    "Repaired",
+    "bias_name",
+    "cuts_made",
+    "lacking_biases",
+    "repairs",
+]

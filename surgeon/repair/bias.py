@@ -27,6 +27,11 @@ class Bias(Repair):
 
     repair: Literal["bias"] = "bias"
 
+    @property
+    def wants_bias(self) -> bool:
+        """Each cut projection needs one."""
+        return True
+
     def refuse(self, cuts: Sequence[Cut]) -> str | None:
         """Projections without a bias."""
         lacking = [cut.param for cut in cuts if cut.bias is None]

@@ -11,7 +11,7 @@ from surgeon.graph import Graph, Group, Site
 from surgeon.graph.layout import Positions
 from surgeon.plan import Plan, cuts_of
 
-__all__ = ["Cut", "cuts_made"]
+__all__ = ["Cut", "bias_name", "cuts_made", "lacking_biases"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,21 +78,18 @@ def _cut(name: str, site: Site, group: Group, graph: Graph, old: dict, new: dict
 
 
 def _bias(name: str, outputs: list[int], graph: Graph) -> str | None:
-    """The only other parameter of the same module that has one number for each output."""
-    owner = name.rpartition(".")[0]
-    beside = [
-        other.name
-        for other in graph.parameters.values()
-        if other.name != name
-        and not other.buffer
-        and other.name.rpartition(".")[0] == owner
-        and list(other.shape) == outputs
-        and _named_for(other.name, name)
-    ]
-    return beside[0] if len(beside) == 1 else None
+    """The bias beside the parameter, where there is one with a number for each output."""
+    found = graph.parameters.get(bias_name(name))
+    return found.name if found is not None and list(found.shape) == outputs else None
 
 
-def _named_for(bias: str, weight: str) -> bool:
-    """Whether torch's convention makes `bias` the bias of `weight`: ``weight``/``bias``, ``w``/``w_bias``."""
-    one, other = bias.rpartition(".")[2], weight.rpartition(".")[2]
-    return (one, other) == ("bias", "weight") or one == f"{other}_bias"
+def lacking_biases(plan: Plan, graph: Graph) -> tuple[str, ...]:
+    """Biases that `plan` assigns and the model, as it was traced, does not have."""
+    beside = {bias_name(name) for name in graph.parameters}
+    return tuple(name for name in plan.assigned if name in beside and name not in graph.parameters)
+
+
+def bias_name(param: str) -> str:
+    """Name of the bias beside `param` by torch's convention: ``weight``/``bias``, and ``w``/``w_bias``."""
+    owner, dot, leaf = param.rpartition(".")
+    return f"{owner}{dot}{'bias' if leaf == 'weight' else f'{leaf}_bias'}"

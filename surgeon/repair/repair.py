@@ -74,6 +74,11 @@ class Repair(Strict, ABC):
         """Whether anything is measured on calibration text."""
         return True
 
+    @property
+    def wants_bias(self) -> bool:
+        """Whether each projection must have a bias; those that are lacking are added, if the config can."""
+        return False
+
     def refuse(self, cuts: Sequence[Cut]) -> str | None:
         """Why this repair cannot be made, known before anything is measured; None where it can."""
         return None
