@@ -18,10 +18,9 @@ from torch import Tensor
 from benchmarks.forked import Report
 from benchmarks.round_trip import Trip
 from benchmarks.zoo import Family, Specimen, Unbuildable, specimen
-from benchmarks.zoo.running import feed, proof_inputs
+from benchmarks.zoo.running import feed, proof_inputs, random_ids
 from surgeon.graph import Graph
 from surgeon.rebuild.execution import plain_execution
-from surgeon.rebuild.forward import probe_tokens
 from surgeon.rebuild.symmetry import prove, randomised
 from surgeon.trace import trace_module
 
@@ -42,7 +41,7 @@ class Subject:
     @cached_property
     def tokens(self) -> Tensor:
         """Few random tokens, of prime number, more than the zoo's attention windows."""
-        return probe_tokens(self.specimen.model, rows=PROBE_ROWS, length=PROBE_LENGTH)
+        return random_ids(self.specimen.model, PROBE_ROWS, PROBE_LENGTH)
 
     @cached_property
     def trip(self) -> Trip:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # the folder of this file would hide the standard library's `trace`
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-70b": {
@@ -272,4 +271,5 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # in place of this folder, which would hide the standard library's `trace`
     main()

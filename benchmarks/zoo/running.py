@@ -13,7 +13,7 @@ from surgeon.rebuild.execution import plain_execution
 from surgeon.rebuild.forward import first_output
 from surgeon.trace.inputs import example_inputs
 
-__all__ = ["feed", "plainly_run", "proof_inputs"]
+__all__ = ["feed", "plainly_run", "proof_inputs", "random_ids"]
 
 
 def feed(model: nn.Module) -> dict[str, Tensor]:
@@ -28,6 +28,12 @@ def feed(model: nn.Module) -> dict[str, Tensor]:
         shape = (batch, channels, vision.image_size, vision.image_size)
         inputs["pixel_values"] = torch.randn(shape, generator=generator)
     return inputs
+
+
+def random_ids(model: nn.Module, rows: int, length: int, seed: int = 0) -> Tensor:
+    """Token ids [rows, length] over the whole vocabulary that the config tells."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(model.config.get_text_config().vocab_size, (rows, length), generator=generator)
 
 
 def plainly_run(model: nn.Module) -> Tensor:
