@@ -18,10 +18,12 @@ from surgeon.criteria.blocks import BlockCriterion, Candidates, block_criteria
 from surgeon.errors import InfeasibleError, RecipeError, SurgeonError
 from surgeon.graph import BlockSelector
 from surgeon.graph.strict import Many
+from surgeon.operations.bridging import bridged, unfit_for_gaps
 from surgeon.operations.operation import Operation, Proposal, operations
 from surgeon.operations.stack_state import block_params, left_blocks
 from surgeon.operations.state import State
 from surgeon.plan import Amount, Choice, DropBlock, Refused, tagged_field
+from surgeon.repair import NoRepair, Repair, repairs
 
 __all__ = ["DropBlocks"]
 
@@ -51,6 +53,8 @@ class DropBlocks(Operation):
     """One run of neighbouring Blocks goes."""
     shots: Annotated[int, Field(ge=1)] | Literal["each"] = 1
     """Drop in so many parts, or ``each`` on its own; each part scores again what is left."""
+    repair: Annotated[Repair, tagged_field(repairs, "repair")] = NoRepair()
+    """How the Blocks before the gaps take over what is gone."""
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> Self:
@@ -62,18 +66,22 @@ class DropBlocks(Operation):
             raise ValueError("keep: params is not for blocks; give fraction or count")
         if self.contiguous and self.shots != 1:
             raise ValueError("contiguous: true drops one run in one shot; leave shots out")
+        if unfit := unfit_for_gaps(self.repair):
+            raise ValueError(unfit)
         return self
 
     @property
     def reads_weights(self) -> bool:
         """Whether the criterion does."""
-        return self.criterion is not None and self.criterion.reads_weights
+        return self.repair.needs_text or (self.criterion is not None and self.criterion.reads_weights)
 
     def propose(self, state: State) -> Proposal:
         """One DropBlock for every Block that goes."""
-        if self.drop is not None:
-            return self._listed(state, self.drop)
-        return self._chosen(state)
+        cut = self._chosen(state) if self.drop is None else self._listed(state, self.drop)
+        mended = bridged(self.repair, self.select, state, state.after(cut.edits))
+        return replace(
+            cut, edits=(*cut.edits, *mended.edits), values=mended.values, notes=(*cut.notes, *mended.notes)
+        )
 
     def _listed(self, state: State, places: Sequence[int]) -> Proposal:
         named = self.select.model_copy(update={"blocks": tuple(places)})

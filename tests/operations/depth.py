@@ -42,7 +42,7 @@ CONFIGS = {
         num_hidden_layers=6,
         num_experts=4,
         num_experts_per_tok=2,
-        moe_intermediate_size=22,
+        moe_intermediate_size=24,
         mlp_only_layers=[1, 4],
     ),
     "hybrid": lambda: hf.JambaConfig(
