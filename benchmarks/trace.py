@@ -4,8 +4,8 @@
     python benchmarks/trace.py --shape llama-70b --no-torch-pruning
     python benchmarks/trace.py --config path/to/config.json
 
-Every measurement runs in a fresh process, so that peak memory is its own. The time per layer is given
-at half the depth and at the full one: equal numbers mean linear growth. Last, torch_pruning builds its
+Every measurement runs in a fresh process, so that peak memory is its own. The processor time per layer
+is given at half the depth and at the full one: equal numbers mean linear growth. Last, torch_pruning builds its
 dependency graph of ever larger models until it fails or needs too long (it needs weights), and the
 largest that it managed is traced in the same run for a ratio.
 """
@@ -151,7 +151,7 @@ def trace_bare(fields: Row) -> Row:
     config = _config(fields)
     start = time.perf_counter()
     module = skeleton(config)
-    built = time.perf_counter()
+    built, busy = time.perf_counter(), time.process_time()
     graph = trace_module(module)
     return {
         "layers": config.num_hidden_layers,
@@ -161,6 +161,7 @@ def trace_bare(fields: Row) -> Row:
         "blocks": len(graph.blocks),
         "build_s": built - start,
         "trace_s": time.perf_counter() - built,
+        "cpu_s": time.process_time() - busy,
         "gib": _peak_gib(),
     }
 
@@ -216,7 +217,7 @@ def table(rows: dict[str, Row]) -> str:
 
 HEAD = (
     f"{'shape':20} {'params':>9} {'layers':>6} {'groups':>6} {'locked':>6} {'build s':>7} {'trace s':>7}"
-    f" {'ms/layer at half':>16} {'at full':>7} {'peak GiB':>8}"
+    f" {'of CPU':>6} {'ms/layer at half':>16} {'at full':>7} {'peak GiB':>8}"
 )
 
 
@@ -224,11 +225,11 @@ def _line(name: str, row: Row) -> str:
     if "error" in row:
         return f"{name:20} failed: {row['error']}"
     half = row["half"]
-    shallow = half["error"] if "error" in half else f"{1000 * half['trace_s'] / half['layers']:.0f}"
-    full = 1000 * row["trace_s"] / row["layers"]
+    shallow = half["error"] if "error" in half else f"{1000 * half['cpu_s'] / half['layers']:.0f}"
+    full = 1000 * row["cpu_s"] / row["layers"]
     return (
         f"{name:20} {row['parameters'] / 1e9:8.3f}B {row['layers']:6} {row['groups']:6} {row['locked']:6}"
-        f" {row['build_s']:7.2f} {row['trace_s']:7.2f} {shallow:>16} {full:7.0f} {row['gib']:8.2f}"
+        f" {row['build_s']:7.2f} {row['trace_s']:7.2f} {row['cpu_s']:6.2f} {shallow:>16} {full:7.0f} {row['gib']:8.2f}"
     )
 
 
