@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
+from surgeon.calibrate.gated import Following, Gated
 from surgeon.calibrate.held import Held, Operand
 from surgeon.errors import SurgeonError
 
@@ -65,6 +66,7 @@ class Taps:
         self.module = module
         self._wanted: dict[str, list[Callable[[Entering], None]]] = {}
         self._required: set[str] = set()
+        self._gated: dict[str, list[Callable[[Gated], None]]] = {}
         self._last: tuple[Tensor, Tensor] | None = None
 
     def subscribe(self, params: tuple[str, ...] | None, see: Callable[[Entering], None]) -> None:
@@ -73,6 +75,17 @@ class Taps:
         for name in matrices if params is None else params:
             self._wanted.setdefault(name, []).append(see)
         self._required |= set(params or ())
+
+    def follow(self, outlet: str, inlets: tuple[str, ...], see: Callable[[Gated], None]) -> None:
+        """Call `see` with what the stack `outlet` gives, and what entered `inlets` for the same rows."""
+        self._gated.setdefault(outlet, []).append(see)
+        for name in (outlet, *inlets):
+            self._wanted.setdefault(name, [])
+        self._required.add(outlet)
+
+    def following(self, names: tuple[str, ...]) -> Following:
+        """What follows the products with those of `names` whose outputs are asked for."""
+        return Following({name: tuple(self._gated[name]) for name in names if name in self._gated})
 
     def attach(self) -> Iterator[RemovableHandle]:
         """Hook the modules that own the parameters asked for."""
@@ -135,6 +148,7 @@ class _Watch:
             return
         mode = self.open.pop()
         mode.__exit__(None, None, None)
+        mode.following.end()
         unseen = [name for name in self.names if name not in mode.seen and self.taps.required(name)]
         if unseen and output is not None:
             raise SurgeonError(
@@ -154,14 +168,21 @@ class _Products(TorchDispatchMode):
         super().__init__()
         self.taps, self.held = taps, list(held)
         self.seen: set[str] = set()
+        self.met: Entering | None = None
+        self.following = taps.following(tuple(one.name for one in held))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.met = None
         if func in _PRODUCTS:
             left, right = (args[place] for place in _PRODUCTS[func])
             self._product(left, right)
         elif func.name() in _GROUPED:
             self._grouped(args[0], args[1], args[2] if len(args) > 2 else kwargs["offs"])
         out = func(*args, **(kwargs or {}))
+        if self.met is not None:
+            self.following.begin(self.met, out)
+        elif self.following.outlets:
+            self.following.step(func, args, out)
         if func is _aten.index.Tensor or func is _aten.index_select.default or func in _COPIES:
             self._follow(func, args, out)
         return out
@@ -231,4 +252,5 @@ class _Products(TorchDispatchMode):
 
     def _hand_on(self, seen: Entering) -> None:
         self.seen.add(seen.param)
+        self.met = seen
         self.taps.hand_on(seen)

@@ -48,6 +48,9 @@ class Port:
 class Group:
     """One Axis with all its Sites; `locks` are the reasons, in words, why it must not be cut.
 
+    `picked` is how many of its indices the model takes at once by a ranking (a router's top-k), 0 where it
+    ranks none; fewer cannot be left.
+
     `members` are the traced Groups that a pass tied into this one, cut by the same indices; a traced
     Group has none. Edits name the members, since a Plan is replayed on a fresh trace.
     """
@@ -60,6 +63,7 @@ class Group:
     normalised: bool = False
     ports: tuple[Port, ...] = ()
     members: tuple[Group, ...] = ()
+    picked: int = 0
 
     @property
     def name(self) -> str:

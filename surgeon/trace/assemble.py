@@ -15,6 +15,7 @@ from surgeon.trace.layouts import placements
 from surgeon.trace.locks import lock_beside_untouched, locks_of
 from surgeon.trace.names import Places
 from surgeon.trace.occurrences import find_occurrences
+from surgeon.trace.picks import picks_of
 from surgeon.trace.record import Value
 from surgeon.trace.recording import Recording
 from surgeon.trace.terms import atoms_of
@@ -41,6 +42,7 @@ def assemble(recording: Recording, module: nn.Module) -> Graph:
     )
     around = Surroundings(hidden, vocab, terms, occurrences)
     places = Places(stacks)
+    picks = picks_of(state.rankings)
     groups, axes = [], {}
     for found in occurrences.values():
         place = places.place(found.sites)
@@ -56,6 +58,7 @@ def assemble(recording: Recording, module: nn.Module) -> Graph:
                 locks_of(found, parameters, ports.get(found.atom.id, ())),
                 "normalised" in found.atom.marks,
                 tuple(ports.get(found.atom.id, ())),
+                picked=picks.get(found.atom.id, 0),
             )
         )
     graph = Graph(

@@ -18,7 +18,8 @@ class TraceState:
     that a value is a plain view of. roles: how a Term is used in a parameter.
     constants: values made inside forward, whose numbers tell their positions apart.
     mixing: events that contract two activations over positions. scans: events that walk along the
-    sequence (a convolution, a recurrence). read: values that some op reads.
+    sequence (a convolution, a recurrence). read: values that some op reads. rankings: Terms that a
+    top-k ranked, with its k.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -35,6 +36,7 @@ class TraceState:
         self.mixing: set[int] = set()
         self.scans: set[int] = set()
         self.read: set[int] = set()
+        self.rankings: list[tuple[Term, int]] = []
         self.unruled: dict[str, set[str]] = {}
         self.data_sizes: frozenset[int] = frozenset()
 

@@ -15,6 +15,7 @@ def topk(op: Op) -> None:
     ranked = terms[d]
     op.mark(ranked, "routed")
     chosen = op.fresh(op.shape(op.out)[d])
+    op.state.rankings.append((ranked, chosen.size))
     values, indices = op.outs
     for value in (values, indices):
         op.set(value, [*terms[:d], chosen, *terms[d + 1 :]])

@@ -1,0 +1,64 @@
+"""Statistic ``expert_moment``: router-weighted second moments of what enters the stacks of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from surgeon.calibrate.experts import Experts, experts_of
+from surgeon.calibrate.gated import Gated
+from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+from surgeon.graph import Graph, Group
+
+__all__ = ["ExpertMoment"]
+
+
+@statistics.register("expert_moment")
+@dataclass(frozen=True)
+class ExpertMoment(Statistic):
+    """Sum over its tokens of ``(gate * x)^2`` for each input feature x of each expert, by the stack's name.
+
+    Result float64, laid along the contracted dim of the stack: [experts, 1, features] or [experts,
+    features, 1]. The squared norms that MoE-Pruner (Xie et al. 2024, arXiv 2410.12013) weighs weights
+    with, of what enters an expert and of its hidden activations.
+    """
+
+    statistic: ClassVar[str] = "expert_moment"
+    experts: tuple[Experts, ...] = ()
+
+    def on(self, graph: Graph, groups: Collection[Group]) -> ExpertMoment:
+        """The experts that `groups` count."""
+        return replace(self, experts=experts_of(graph, groups))
+
+    def collector(self, run: Run) -> Collector:
+        """A fresh Collector."""
+        return _Moments(self, run)
+
+
+class _Moments(Collector):
+    def __init__(self, key: ExpertMoment, run: Run) -> None:
+        self.found: dict[str, Tensor] = {}
+        self.dims: dict[str, int] = {}
+        for experts in key.experts:
+            run.taps.follow(experts.outlet, experts.inlets, self._see)
+
+    def observe(self, observation: Observation) -> None:
+        return
+
+    def result(self) -> Mapping[str, Tensor]:
+        return {name: total.unsqueeze(3 - self.dims[name]) for name, total in self.found.items()}
+
+    def _see(self, seen: Gated) -> None:
+        for name, rows_NF in seen.rows.items():
+            if name not in self.found:
+                self.dims[name] = seen.dims[name]
+                shape = (seen.slices, rows_NF.shape[-1])
+                self.found[name] = torch.zeros(shape, dtype=torch.float64, device=rows_NF.device)
+            weighted = rows_NF.to(torch.promote_types(rows_NF.dtype, torch.float32))
+            if seen.gates_N is not None:
+                weighted = weighted * seen.gates_N[:, None]
+            self.found[name].index_add_(0, seen.slice_N, weighted.double().square_())
