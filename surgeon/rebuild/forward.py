@@ -117,9 +117,8 @@ def probe_tokens(module: nn.Module, seed: int = 0, rows: int = 3, length: int = 
         VerifyError: the module has no input embedding, so that its vocabulary is unknown.
     """
     find = getattr(module, "get_input_embeddings", None)
-    embedding = find() if find is not None else None
-    if not isinstance(embedding, nn.Module) or not isinstance(embedding.weight, Tensor):
+    weight = getattr(find() if find is not None else None, "weight", None)
+    if not isinstance(weight, Tensor):
         raise VerifyError(f"{type(module).__name__} has no input embedding to draw probe tokens for")
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(embedding.weight.shape[0], (rows, length), generator=generator)
-    return ids.to(embedding.weight.device)
+    return torch.randint(weight.shape[0], (rows, length), generator=generator).to(weight.device)

@@ -26,16 +26,18 @@ class Occurrences:
 def find_occurrences(
     state: TraceState, terms: Mapping[str, list[Term]], parameters: Mapping[str, Parameter]
 ) -> dict[int, Occurrences]:
-    """Every Atom larger than one that lies in a parameter, with its Sites, in order of appearance.
+    """Every Atom that is an index set of the parameters in use, with its Sites, in order of appearance.
 
-    A buffer alone makes no Group; it adds Sites to the Groups of parameters.
+    A buffer alone makes no Group; it adds Sites to the Groups of parameters. Nor does a parameter that
+    no op touched, or a factor that is only ever taken apart index by index: that is structure of a dim,
+    as the three of a fused query, key and value, and no set to choose from.
     """
     roles = _roles(state)
     found: dict[int, Occurrences] = {}
     for wants_buffers in (False, True):
         for name, dims in terms.items():
             parameter = parameters[name]
-            if parameter.buffer is not wants_buffers:
+            if parameter.buffer is not wants_buffers or not (parameter.touched or wants_buffers):
                 continue
             for dim, term in enumerate(dims):
                 for atom, layout in placements(term):
@@ -45,7 +47,12 @@ def find_occurrences(
                         found[atom.id] = Occurrences(atom)
                     role = roles.get((parameter.tied_to or name, atom.id), "pointwise")
                     found[atom.id].sites.append(Site(name, dim, layout, role, parameter.stored))
-    return found
+    return {number: one for number, one in found.items() if not _is_structure(one)}
+
+
+def _is_structure(one: Occurrences) -> bool:
+    """A factor of named parts that never fills a dim of its own."""
+    return "part" in one.atom.marks and all(len(site.layout.modes) > 1 for site in one.sites)
 
 
 def _roles(state: TraceState) -> dict[tuple[str, int], Role]:

@@ -23,7 +23,7 @@ Mark = Literal[
     "routed",  # ranked by top-k
     "lookup",  # rows of a table
     "position",  # rows of a table that constants or positions index
-    "recurrent",  # carried along the sequence by a scan or a convolution
+    "part",  # taken apart index by index, as the three of a fused query, key and value
 ]
 
 _ids = itertools.count(1)

@@ -136,7 +136,6 @@ FOUND: dict[str, dict[str, int]] = {
         "hidden(60)": 1,
         "kv_group(4)!": 1,  # slopes are made for the power of two below, then for the rest
         "kv_group(2)!": 1,
-        "channel(3)!": 2,
         "head_dim(10)": 2,
         "ffn(240)": 2,
     },
@@ -160,7 +159,6 @@ FOUND: dict[str, dict[str, int]] = {
         "hidden(60)": 1,
         "kv_group(4)!": 1,  # slopes are made for the power of two below, then for the rest
         "kv_group(2)!": 1,
-        "channel(3)!": 2,
         "head_dim(10)": 2,
         "ffn(88)": 2,
     },

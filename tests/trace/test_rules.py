@@ -233,14 +233,17 @@ LOCKED = {
     # one index is not like the other
     "select": (lambda t, x: x * x[..., 3, None], {}, "picked one by one"),
     "unbind": (lambda t, x: torch.stack(x.unbind(-1)[::-1], -1), {}, "picked one by one"),
-    "stack": (
-        lambda t, x: torch.stack([x[..., :12], x[..., 12:]], -1).flatten(-2),
-        {},
-        "put together one by one",
-    ),
     "cut": (lambda t, x: F.pad(x.repeat_interleave(2, -1)[..., :23], (0, 1)), {}, "do not divide"),
-    "step": (lambda t, x: torch.cat([x[..., ::2], x[..., 1::2]], -1), {}, "taken apart with a step of 2"),
-    "complex": (complex_square, {}, "real and imaginary part"),
+    "triangular": (
+        lambda t, x: torch.linalg.solve_triangular(
+            x.unsqueeze(-1) * x.unsqueeze(-2) + torch.ones(24, 24, dtype=x.dtype),
+            x.unsqueeze(-1),
+            upper=False,
+            unitriangular=True,
+        ).squeeze(-1),
+        {},
+        "solved for row by row",
+    ),
     "kernel": (channels_first("conv"), {"conv": lambda: nn.Conv1d(24, 24, 3, padding=1)}, "kernel positions"),
     "transposed": (
         channels_first("conv"),
@@ -341,6 +344,22 @@ def test_a_coupling_is_a_symmetry_and_no_site_is_superfluous(name):
     ]
     passed = [proof.passed for proof in proofs_of(module, graph, short)]
     assert [group.sites for group, fine in zip(short, passed, strict=True) if fine] == []
+
+
+# factors of two named parts: no set to choose from, so no Group, whole pairs are one
+STRUCTURE = {
+    "stack": (lambda t, x: torch.stack([x[..., :12], x[..., 12:]], -1).flatten(-2), {}, "no reason"),
+    "step": (lambda t, x: torch.cat([x[..., ::2], x[..., 1::2]], -1), {}, "no reason"),
+    "complex": (complex_square, {}, "no reason"),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURE)
+def test_a_factor_taken_apart_index_by_index_makes_no_group(name):
+    module, graph, _ = traced(name, STRUCTURE)
+    assert 2 not in {group.size for group in graph.groups}
+    assert [proof for proof in proofs_of(module, graph) if not proof.passed] == []
+    assert any(group.size == 12 for group in graph.groups)
 
 
 @pytest.mark.parametrize("name", LOCKED)

@@ -12,6 +12,7 @@ def as_complex(op: Op) -> None:
     """[..., 2] → [...]."""
     terms = op.dims(op.args[0])
     op.lock(terms[-1], "real and imaginary part of one number")
+    op.mark(terms[-1], "part")
     op.set(op.out, terms[:-1])
 
 
@@ -20,4 +21,5 @@ def as_real(op: Op) -> None:
     """[...] → [..., 2]."""
     pair = op.fresh(2)
     op.lock(pair, "real and imaginary part of one number")
+    op.mark(pair, "part")
     op.set(op.out, [*op.dims(op.args[0]), pair])

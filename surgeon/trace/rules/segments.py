@@ -40,6 +40,7 @@ def _strided(op: Op, term: Term, start: int, stop: int, step: int) -> Term:
         halves = op.state.unifier.factor(term, term.size // step)
         if halves is not None:
             op.lock(halves[1], f"taken apart with a step of {step}")
+            op.mark(halves[1], "part")
             return halves[0]
     op.lock(term, f"taken apart with a step of {step}")
     part = op.fresh(len(range(start, stop, step)))
@@ -63,6 +64,7 @@ def _pick(op: Op, term: Term) -> None:
         op.state.scans.add(op.event.index)
     elif any(value.id in op.state.read for value in op.outs):
         op.lock(term, "its indices are picked one by one")
+        op.mark(term, "part")
 
 
 @rules.register("unbind")
@@ -100,12 +102,16 @@ def cat(op: Op) -> None:
         for n, (mine, theirs) in enumerate(zip(made, other, strict=True)):
             if n != d:
                 op.unify(mine, theirs)
-    if any("data" in atom.marks for part in terms for atom in atoms_of(part[d])):
+    if any(_touches_data(part[d]) for part in terms):
         for part in terms:  # what is put beside the sequence is part of it
             op.mark(part[d], "data")
     made[d] = concat([part[d] for part in terms])
     op.set(op.out, made)
     _common_domain(op)
+
+
+def _touches_data(term: Term) -> bool:
+    return any("data" in atom.marks for atom in atoms_of(term))
 
 
 @rules.register("stack")
@@ -119,6 +125,7 @@ def stack(op: Op) -> None:
     place = op.dim(op.arg(1, "dim", 0), len(made) + 1)
     new = op.fresh(len(terms))
     op.lock(new, "its indices are put together one by one")
+    op.mark(new, "part")
     made.insert(place, new)
     op.set(op.out, made)
     _common_domain(op)
@@ -142,5 +149,9 @@ def pad(op: Op) -> None:
         d = len(terms) - 1 - back
         low, high = pads[2 * back], pads[2 * back + 1]
         term = segment(op, terms[d], max(0, -low), terms[d].size - max(0, -high))
-        terms[d] = concat([op.fresh(max(0, low)), term, op.fresh(max(0, high))])
+        ends = op.fresh(max(0, low)), op.fresh(max(0, high))
+        if _touches_data(term):
+            for end in ends:
+                op.mark(end, "data")
+        terms[d] = concat([ends[0], term, ends[1]])
     op.set(op.out, terms)
