@@ -1,7 +1,8 @@
 """Reload: does stock transformers read back what was written, and compute the same with it?
 
-Nothing of surgeon is involved in loading: `AutoModelForCausalLM`, its default attention. Not here: the
-comparison with the original (`surgeon.rebuild.compare`).
+Nothing of surgeon is involved in loading: `AutoModelForCausalLM`, its default attention, and for the
+layout ``per_layer`` the modeling file in the folder. Not here: the comparison with the original
+(`surgeon.rebuild.compare`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from surgeon.errors import VerifyError
+from surgeon.io import Checkpoint, has_own_code
 from surgeon.rebuild import probe_tokens
 from surgeon.rebuild.forward import all_tensors, call_with
 from surgeon.rebuild.quiet import quiet_transformers
@@ -38,26 +40,30 @@ def check_reload(folder: Path, small: nn.Module, tolerance: float) -> tuple[str,
 
     Raises:
         VerifyError: it does not load whole, or computes something else.
+        CheckpointError: it needs code that surgeon did not write.
     """
-    fresh = _load(folder)
+    code = has_own_code(folder, Checkpoint.open(folder).config)
+    fresh = _load(folder, code)
     tokens = probe_tokens(fresh)
     with torch.no_grad():
         logits = _reloaded_logits(fresh, small, tokens, tolerance)
         forward = _forward(fresh, tokens)
         cached = _cached(fresh.float() if fresh.dtype.itemsize < 4 else fresh, tokens[:1])
     return (
-        f"stock AutoModelForCausalLM loads it; logits differ by {logits:.1e} of the largest",
+        f"stock AutoModelForCausalLM loads it{' with trust_remote_code' if code else ''}; logits differ by {logits:.1e} of the largest",
         f"a forward pass in {forward} is finite",
         f"{GENERATED} tokens generated with the cache: logits differ by {cached:.1e} from one pass without",
     )
 
 
-def _load(folder: Path) -> PreTrainedModel:
+def _load(folder: Path, code: bool) -> PreTrainedModel:
     try:
         with quiet_transformers():
             loaded, report = cast(
                 "tuple[PreTrainedModel, dict[str, Collection[object]]]",
-                AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, output_loading_info=True),
+                AutoModelForCausalLM.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=code, output_loading_info=True
+                ),
             )
     except Exception as error:  # transformers raises whatever its parts raise
         raise VerifyError(

@@ -2,6 +2,7 @@
 
 from surgeon.io.checkpoint import Checkpoint
 from surgeon.io.documents import read_document, write_document
+from surgeon.io.modeling_file import has_own_code
 from surgeon.io.plan_files import read_plan, write_plan
 from surgeon.io.publish import check_output, check_space, publishing
 from surgeon.io.texts import TextFile, read_texts
@@ -13,6 +14,7 @@ __all__ = [
     "bytes_needed",
     "check_output",
     "check_space",
+    "has_own_code",
     "publishing",
     "read_document",
     "read_plan",

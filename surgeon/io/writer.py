@@ -17,13 +17,17 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from surgeon.errors import InputError
+from surgeon.io.modeling_file import write_modeling_file
 from surgeon.io.weights import is_weight_file
+from surgeon.rebuild.per_layer_class import MODELING_FILE
 from surgeon.rebuild.quiet import quiet_transformers
 
 __all__ = ["GENERATION", "bytes_needed", "parse_size", "write_checkpoint", "write_weights"]
 
 GENERATION = "generation_config.json"
-OURS = frozenset({"config.json", "README.md", "surgeon.yaml", "plan.json", "report.json", ".gitattributes"})
+OURS = frozenset(
+    {"config.json", "README.md", "surgeon.yaml", "plan.json", "report.json", ".gitattributes", MODELING_FILE}
+)
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B)\s*", re.IGNORECASE)
 POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
@@ -65,6 +69,8 @@ def write_weights(
 ) -> None:
     """Write config and safetensors shards, with an index where there are several.
 
+    A model of the layout ``per_layer`` gets the modeling file that loads it beside them.
+
     Raises:
         InputError: `shard_size` is no size.
     """
@@ -79,6 +85,7 @@ def write_weights(
         own.generation_config = GenerationConfig()
     with quiet_transformers():
         own.save_pretrained(folder, max_shard_size=parse_size(shard_size))
+    write_modeling_file(folder, own.config)
     (folder / GENERATION).unlink(missing_ok=True)
 
 

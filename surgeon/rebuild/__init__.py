@@ -5,6 +5,7 @@ from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_probe import ConfigSpace, Field, probe
 from surgeon.rebuild.config_solve import Solution, solve
 from surgeon.rebuild.forward import probe_tokens
+from surgeon.rebuild.layout import Arrangement, ExportLayout, arrange, limited_part, limits_of
 from surgeon.rebuild.masked import MaskedView, masked
 from surgeon.rebuild.rebuild import rebuild, renamed
 from surgeon.rebuild.skeleton import architecture, load_into, skeleton
@@ -13,9 +14,11 @@ from surgeon.rebuild.tensors import ModuleSource, TensorSource
 from surgeon.rebuild.verify import Comparison, compare
 
 __all__ = [
+    "Arrangement",
     "Comparison",
     "ConfigLimits",
     "ConfigSpace",
+    "ExportLayout",
     "Field",
     "MaskedView",
     "ModuleSource",
@@ -24,8 +27,11 @@ __all__ = [
     "TensorSource",
     "apply_plan",
     "architecture",
+    "arrange",
     "compare",
     "config_of",
+    "limited_part",
+    "limits_of",
     "load_into",
     "masked",
     "probe",

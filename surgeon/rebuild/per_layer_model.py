@@ -47,6 +47,14 @@ class PerLayer:
             if whole or path.startswith(inner):
                 narrow(self.get_submodule(path if whole else path.removeprefix(inner)), row)
 
+    def save_pretrained(self, *args, **kwargs):
+        """As transformers does it; on disk the config stays strict, so that no other class misreads it."""
+        self.config.allow_global_per_layer_attribute_access = False
+        try:
+            super().save_pretrained(*args, **kwargs)
+        finally:
+            self.config.allow_global_per_layer_attribute_access = True
+
 
 def narrow(module, row):
     """Give `module` the tensors' shapes, the attributes and the config fields of `row`."""

@@ -19,11 +19,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as hf_init
 
 from surgeon.errors import RebuildError
-from surgeon.rebuild.per_layer_class import TABLE, per_layer_class, stock_class
+from surgeon.rebuild.per_layer_class import TABLE, modeling_source, per_layer_class, stock_class
 from surgeon.rebuild.quiet import quiet_transformers
 from surgeon.rebuild.tensors import stored_tensors
 
-__all__ = ["architecture", "load_into", "skeleton"]
+__all__ = ["architecture", "load_into", "modeling_text", "skeleton"]
 
 
 def architecture(config: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -36,6 +36,11 @@ def architecture(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """
     stock = _stock(config)
     return per_layer_class(stock) if getattr(config, TABLE, None) else stock
+
+
+def modeling_text(config: PreTrainedConfig) -> str | None:
+    """Text of the modeling file that must lie beside weights of this config, or None where none must."""
+    return modeling_source(_stock(config), config) if getattr(config, TABLE, None) else None
 
 
 def _stock(config: PreTrainedConfig) -> type[PreTrainedModel]:

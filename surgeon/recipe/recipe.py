@@ -15,6 +15,7 @@ from surgeon.passes import GraphPass, passes
 from surgeon.plan import tagged_field
 from surgeon.recipe.place import KeyPath, Place, Places
 from surgeon.recipe.texts import Texts
+from surgeon.rebuild import ExportLayout
 
 __all__ = ["RECIPE_VERSION", "Calibration", "Evaluation", "Export", "Recipe", "Step"]
 
@@ -55,8 +56,12 @@ class Evaluation(Strict):
 class Export(Strict):
     """How the smaller model is written."""
 
-    layout: Literal["uniform", "padded", "per_layer"] = "uniform"
-    """``uniform``: an ordinary checkpoint, within what the model's config can say."""
+    layout: ExportLayout = "uniform"
+    """``uniform``: an ordinary checkpoint, within what the model's config can say. ``padded``: each block as
+    wide as the widest, filled with zeros. ``per_layer``: each block as wide as it is; loads with
+    ``trust_remote_code``."""
+    must_load: Annotated[tuple[Literal["transformers", "vllm", "llama.cpp"], ...], Many()] = ()
+    """Plan only what these load: transformers, vllm, llama.cpp."""
     dtype: Literal["float64", "float32", "float16", "bfloat16"] | None = None
     """Type of the weights on disk; absent: that of the original."""
     shard_size: Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)?(KB|MB|GB|TB)$")] = "5GB"
