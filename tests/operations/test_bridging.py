@@ -18,7 +18,7 @@ def drop(gone, repair=REFIT) -> DropBlocks:
 
 
 def states(module, ids, weights):
-    """By plain hooks, with some projections exchanged: stream behind every block, inputs of every down_proj."""
+    """By plain hooks, some weights exchanged: stream behind every block, inputs of every down_proj."""
     behind, inside, handles = {}, {}, []
     old = {name: module.get_parameter(name).data for name in weights}
     for name, value in weights.items():
