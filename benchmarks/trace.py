@@ -5,9 +5,9 @@
     python benchmarks/trace.py --config path/to/config.json
 
 Every measurement runs in a fresh process, so that peak memory is its own. The processor time per layer
-is given at half the depth and at the full one: equal numbers mean linear growth. Last, torch_pruning builds its
-dependency graph of ever larger models until it fails or needs too long (it needs weights), and the
-largest that it managed is traced in the same run for a ratio.
+is given at half the depth and at the full one: equal numbers mean linear growth. Last, torch_pruning
+builds its dependency graph of ever larger models until it fails or needs too long (it needs weights),
+and the largest that it managed is traced in the same run for a ratio.
 """
 
 from __future__ import annotations
@@ -229,7 +229,8 @@ def _line(name: str, row: Row) -> str:
     full = 1000 * row["cpu_s"] / row["layers"]
     return (
         f"{name:20} {row['parameters'] / 1e9:8.3f}B {row['layers']:6} {row['groups']:6} {row['locked']:6}"
-        f" {row['build_s']:7.2f} {row['trace_s']:7.2f} {row['cpu_s']:6.2f} {shallow:>16} {full:7.0f} {row['gib']:8.2f}"
+        f" {row['build_s']:7.2f} {row['trace_s']:7.2f} {row['cpu_s']:6.2f} {shallow:>16} {full:7.0f}"
+        f" {row['gib']:8.2f}"
     )
 
 
