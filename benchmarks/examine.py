@@ -18,9 +18,8 @@ from torch import Tensor
 from benchmarks.forked import Report
 from benchmarks.round_trip import Trip
 from benchmarks.zoo import Family, Specimen, Unbuildable, specimen
-from benchmarks.zoo.running import feed, proof_inputs, random_ids
+from benchmarks.zoo.running import feed, random_ids
 from surgeon.graph import Graph
-from surgeon.rebuild.execution import plain_execution
 from surgeon.rebuild.symmetry import prove, randomised
 from surgeon.trace import trace_module
 
@@ -98,8 +97,14 @@ def _trace(subject: Subject) -> dict[str, object]:
 def _prove(subject: Subject) -> dict[str, object]:
     assert subject.graph is not None
     model = randomised(subject.specimen.model)
-    with plain_execution(model), proof_inputs(model):
-        proofs = prove(model, subject.graph, tokens=subject.tokens)
+    rows, length = subject.tokens.shape
+    inputs = {
+        name: value[:1].expand(rows, *value.shape[1:])
+        if value.is_floating_point()
+        else random_ids(model, rows, length, seed)
+        for seed, (name, value) in enumerate(feed(model).items())
+    }
+    proofs = prove(model, subject.graph, inputs=inputs)
     failed = {p.axis: p.error for p in proofs if not p.passed}
     return {
         "ok": not failed,

@@ -66,8 +66,12 @@ def prove(
     groups: Iterable[Group] | None = None,
     seed: int = 0,
     tokens: Tensor | None = None,
+    inputs: Mapping[str, Tensor] | None = None,
 ) -> tuple[Proof, ...]:
     """Permute each Group's indices at all its Sites and compare the outputs in float64.
+
+    A model that insists on a narrower dtype inside is compared in its own, and its tolerance is the
+    root of that dtype's rounding.
 
     Args:
         module: the traced module, with weights large enough that every structure matters (see
@@ -76,29 +80,55 @@ def prove(
         groups: which to prove; None takes every Group that is not locked.
         seed: of the permutations and of the tokens.
         tokens: input ids [rows, length]; None draws some.
+        inputs: all keyword arguments of the forward pass, in the place of `tokens`.
 
     Raises:
         VerifyError: the module has no weights, or no output that can be compared.
     """
-    tensors = all_tensors(module, torch.float64)
+    tensors = all_tensors(module)
     if any(tensor.is_meta for tensor in tensors.values()):
         raise VerifyError(
             f"{type(module).__name__} lies on the meta device, so nothing can be computed",
             hint="prove a small model of the same family, with weights",
         )
-    ids = probe_tokens(module, seed) if tokens is None else tokens
-    loss = PrecisionLoss()
-    with torch.no_grad(), loss:
-        want = first_output(call_with(module, tensors, **feed(module, ids)))
+    if inputs is None:
+        inputs = feed(module, probe_tokens(module, seed) if tokens is None else tokens)
+    tensors, want, tolerance = _reference(module, inputs)
     chosen = tuple(g for g in graph.groups if g.locked is None) if groups is None else tuple(groups)
     proofs = []
     for place, group in enumerate(chosen):
         order = _shuffled(group.size, seed + place)
-        effect = _error(module, _permuted(tensors, group, order, sites=1), ids, want)
-        ported = _renumbered(ids, group, order)
+        effect = _error(module, _permuted(tensors, group, order, sites=1), inputs, want)
+        ported = _renumbered(inputs, group, order)
         error = _error(module, _permuted(tensors, group, order), ported, _moved(want, group, order))
-        proofs.append(Proof(group.name, error, effect, loss.tolerance))
+        proofs.append(Proof(group.name, error, effect, tolerance))
     return tuple(proofs)
+
+
+def _reference(module: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Output, float]:
+    """The tensors that are computed with, the output, and the tolerance."""
+    loss = PrecisionLoss()
+    try:
+        tensors = all_tensors(module, torch.float64)
+        with torch.no_grad(), loss:
+            return (
+                tensors,
+                first_output(call_with(module, tensors, **_cast(inputs, torch.float64))),
+                loss.tolerance,
+            )
+    except RuntimeError as error:
+        if "dtype" not in str(error):
+            raise
+    own = next(p.dtype for p in module.parameters() if p.is_floating_point())
+    narrow = torch.float32 if own == torch.float64 else own
+    tensors = all_tensors(module, narrow)
+    with torch.no_grad():
+        want = first_output(call_with(module, tensors, **_cast(inputs, narrow)))
+    return tensors, want, float(torch.finfo(narrow).eps) ** 0.5
+
+
+def _cast(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in inputs.items()}
 
 
 def randomised(module: M, seed: int = 0) -> M:
@@ -152,13 +182,16 @@ def _permuted(
     return changed
 
 
-def _renumbered(ids: Tensor, group: Group, order: Positions) -> Tensor:
+def _renumbered(inputs: Mapping[str, Tensor], group: Group, order: Positions) -> dict[str, Tensor]:
+    """The inputs with the values that index `group` moved along."""
+    moved = dict(inputs)
     for port in group.ports:
-        if port.direction == "input" and port.name == "input_ids" and port.dim is None:
+        if port.direction == "input" and port.dim is None and port.name in moved:
+            ids = moved[port.name]
             extent = max(int(ids.max()) + 1, int(port.layout.positions().max()) + 1)
             moved_to = torch.argsort(_positions(extent, port.layout, order))
-            ids = moved_to.to(ids.device)[ids]
-    return ids
+            moved[port.name] = moved_to.to(ids.device)[ids]
+    return moved
 
 
 def _moved(want: Output, group: Group, order: Positions) -> Output:
@@ -170,7 +203,10 @@ def _moved(want: Output, group: Group, order: Positions) -> Output:
     return Output(want.name, value)
 
 
-def _error(module: nn.Module, tensors: Mapping[str, Tensor], ids: Tensor, want: Output) -> float:
+def _error(
+    module: nn.Module, tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], want: Output
+) -> float:
     with torch.no_grad():
-        got = first_output(call_with(module, tensors, **feed(module, ids))).value
+        dtype = next(t.dtype for t in tensors.values() if t.is_floating_point())
+        got = first_output(call_with(module, tensors, **_cast(inputs, dtype))).value
     return float((got - want.value).abs().max() / want.value.abs().max())
