@@ -6,13 +6,15 @@ from transformers import PreTrainedModel
 
 from surgeon.api.biases import with_biases_of
 from surgeon.plan import Plan, check_plan
-from surgeon.rebuild import apply_plan
+from surgeon.rebuild import ExportLayout, apply_plan
 
 __all__ = ["apply"]
 
 
-def apply(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
-    """A new, smaller module of the same class, built from a new config; `model` is untouched.
+def apply(model: PreTrainedModel, plan: Plan, layout: ExportLayout = "uniform") -> PreTrainedModel:
+    """A new, smaller module, built from a new config; `model` is untouched.
+
+    It is of the same class, or in the layout ``per_layer`` of a subclass where blocks differ in width.
 
     Raises:
         PlanError: the plan was made for another type of model.
@@ -20,5 +22,5 @@ def apply(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     """
     model, graph = with_biases_of(plan, model)
     check_plan(plan, graph)
-    small, _ = apply_plan(model, plan, graph)
+    small, _ = apply_plan(model, plan, graph, layout=layout)
     return small

@@ -19,8 +19,11 @@ def _lines(report: Report) -> Iterator[str]:
     yield from ("---", "tags: [surgeon, pruned]", "---", "")
     yield from (f"# {report.model}, made smaller", "")
     yield "Made with [surgeon](https://pypi.org/project/torch-surgeon): structures were removed, nothing was"
-    yield "retrained. An ordinary checkpoint: it loads with plain transformers. `surgeon.yaml` is the recipe,"
-    yield "`plan.json` replays the surgery, `report.json` has all numbers."
+    yield "retrained. `surgeon.yaml` is the recipe, `plan.json` replays the surgery, `report.json` has all"
+    yield "numbers."
+    yield from ("", "| loads in | | why |", "|---|---|---|")
+    for one in report.loads:
+        yield f"| {one.loader} | {one.verdict} | {one.why} |"
     yield ""
     yield "| | before | after |"
     yield "|---|---:|---:|"

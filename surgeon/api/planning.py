@@ -25,12 +25,21 @@ from surgeon.plan import (
     Plan,
     Report,
     StepRecord,
-    Unlimited,
     kv_cache_elements,
     parameters_after,
 )
-from surgeon.rebuild import ConfigLimits, ConfigSpace, ModuleSource, probe, solve
-from surgeon.recipe import Recipe, check_recipe
+from surgeon.rebuild import (
+    ConfigSpace,
+    ExportLayout,
+    ModuleSource,
+    arrange,
+    diagnose,
+    limited_part,
+    limits_of,
+    probe,
+    solve,
+)
+from surgeon.recipe import Export, Recipe, check_recipe
 from surgeon.trace import trace_module
 
 __all__ = ["Planned", "Traced", "cost_of", "make_plan", "traced"]
@@ -38,22 +47,26 @@ __all__ = ["Planned", "Traced", "cost_of", "make_plan", "traced"]
 
 @dataclass(frozen=True)
 class Traced:
-    """A model's Graph, and what its config can express; `space` is None where that limits nothing."""
+    """A model's Graph, what its config can express, and in which layout it is exported.
+
+    `bounds` is the layout whose limits a Plan is under: that of the export, or a stricter one where other
+    loaders must take the result.
+    """
 
     graph: Graph
-    space: ConfigSpace | None
+    space: ConfigSpace
+    layout: ExportLayout = "uniform"
+    bounds: ExportLayout = "uniform"
 
     @property
     def limits(self) -> Limits:
         """The limits that a Plan for this model is under."""
-        return Unlimited() if self.space is None else ConfigLimits(self.space, self.graph)
+        return limits_of(self.space, self.graph, self.bounds)
 
     def refusal(self, plan: Plan) -> str | None:
         """Why no config builds what `plan` leaves, or None."""
-        if self.space is None:
-            return None
         try:
-            solve(self.space, self.graph, plan)
+            solve(self.space, self.graph, limited_part(plan, self.graph, self.bounds))
         except InfeasibleError as error:
             return error.message
         return None
@@ -68,14 +81,13 @@ class Planned:
     report: Report
 
 
-def traced(subject: Subject, progress: Progress, *, limited: bool = True) -> Traced:
-    """Trace the model and, where `limited`, measure which config field holds what."""
+def traced(subject: Subject, progress: Progress, export: Export) -> Traced:
+    """Trace the model, and measure which config field holds what."""
     progress("trace", 0, None)
     graph = trace_module(subject.structure)
-    if not limited:
-        return Traced(graph, None)
     progress("probe the config", 0, None)
-    return Traced(graph, probe(subject.config, graph))
+    bounds = "uniform" if export.ordinary else export.layout
+    return Traced(graph, probe(subject.config, graph), export.layout, bounds)
 
 
 def make_plan(
@@ -93,12 +105,12 @@ def make_plan(
         RecipeError: a step does not fit the model.
         SurgeonError: a step refused; its message says which and why.
     """
-    known = traced(subject, progress, limited=recipe.export.layout == "uniform")
+    known = traced(subject, progress, recipe.export)
     check_recipe(recipe, known.graph)
     before = cost_of(Plan(known.graph.model_type), known.graph, subject.dtype)
     operations = [step for step in recipe.steps if isinstance(step, Operation)]
     if subject.add_biases([name for step in operations for name in step.biases(known.graph)]):
-        known = traced(subject, progress, limited=known.space is not None)
+        known = traced(subject, progress, recipe.export)
     reads = any(isinstance(step, Operation) and step.reads_weights for step in recipe.steps)
     bench = None if samples is None else Bench(known.graph, lambda: subject.wide, samples, progress)
     state = State(
@@ -148,14 +160,13 @@ def _report(
     records: tuple[StepRecord, ...],
 ) -> Report:
     dtype = getattr(torch, recipe.export.dtype) if recipe.export.dtype else subject.dtype
-    warnings = []
-    if known.space is None:
-        warnings.append(f"layout {recipe.export.layout} can be planned and compared, not yet applied")
+    arranged = arrange(known.space, known.graph, plan, known.layout)
+    ledger = (*subject.ledger, *arranged.ledger)
     return Report(
         model=subject.name,
         before=before,
-        after=cost_of(plan, known.graph, dtype),
+        after=cost_of(arranged.built, known.graph, dtype),
         steps=records,
-        ledger=subject.ledger + (() if known.space is None else solve(known.space, known.graph, plan).ledger),
-        warnings=tuple(warnings),
+        ledger=ledger,
+        loads=diagnose(arranged, ledger),
     )

@@ -46,7 +46,7 @@ def publish(
         InputError: the output cannot be written; nothing is published.
     """
     progress("cut", 0, None)
-    small, ledger = apply_plan(subject.module, plan, traced.graph, traced.space)
+    small, ledger = apply_plan(subject.module, plan, traced.graph, traced.space, traced.layout)
     progress("compare with the masked original", 0, None)
     tokens = probe_tokens(subject.module)
     comparison = compare(subject.module, small, plan, traced.graph, tokens).require()

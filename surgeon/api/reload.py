@@ -49,8 +49,9 @@ def check_reload(folder: Path, small: nn.Module, tolerance: float) -> tuple[str,
         logits = _reloaded_logits(fresh, small, tokens, tolerance)
         forward = _forward(fresh, tokens)
         cached = _cached(fresh.float() if fresh.dtype.itemsize < 4 else fresh, tokens[:1])
+    how = "stock AutoModelForCausalLM loads it" + (" with trust_remote_code" if code else "")
     return (
-        f"stock AutoModelForCausalLM loads it{' with trust_remote_code' if code else ''}; logits differ by {logits:.1e} of the largest",
+        f"{how}; logits differ by {logits:.1e} of the largest",
         f"a forward pass in {forward} is finite",
         f"{GENERATED} tokens generated with the cache: logits differ by {cached:.1e} from one pass without",
     )

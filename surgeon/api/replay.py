@@ -11,6 +11,8 @@ from surgeon.api.subject import Subject
 from surgeon.errors import PlanError
 from surgeon.io import check_output, read_plan
 from surgeon.plan import Plan, Report, check_plan
+from surgeon.rebuild import ExportLayout, arrange, diagnose
+from surgeon.recipe import Export
 from surgeon.repair import lacking_biases
 
 __all__ = ["replay", "same_model"]
@@ -21,6 +23,7 @@ def replay(
     *,
     model: str | Path,
     out: str | Path,
+    layout: ExportLayout = "uniform",
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Report:
@@ -33,17 +36,20 @@ def replay(
     """
     subject = Subject(model, device)
     target = check_output(out, None if subject.checkpoint is None else subject.checkpoint.folder)
-    known = traced(subject, progress)
+    export = Export(layout=layout)
+    known = traced(subject, progress, export)
     read = read_plan(plan)
     if subject.add_biases(lacking_biases(read, known.graph)):
-        known = traced(subject, progress)
+        known = traced(subject, progress, export)
     check_plan(read, known.graph, known.limits)
     read = read_plan(plan, known.graph)
     same_model(read, subject)
+    arranged = arrange(known.space, known.graph, read, layout)
     report = Report(
         model=subject.name,
         before=cost_of(Plan(read.model_type), known.graph, subject.dtype),
-        after=cost_of(read, known.graph, subject.dtype),
+        after=cost_of(arranged.built, known.graph, subject.dtype),
+        loads=diagnose(arranged, (*subject.ledger, *arranged.ledger)),
     )
     return publish(subject, read, known, report, Writing(target), progress)
 

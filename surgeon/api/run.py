@@ -15,7 +15,7 @@ from surgeon.api.progress import Progress, silent
 from surgeon.api.publishing import Writing, publish
 from surgeon.api.subject import ModelLike, Subject
 from surgeon.api.texts import Text, calibration_samples, evaluation_ids
-from surgeon.errors import InfeasibleError, InputError
+from surgeon.errors import InputError
 from surgeon.io import check_output
 from surgeon.plan import Report
 from surgeon.recipe import Recipe
@@ -55,11 +55,6 @@ def run(
     read = load_recipe(recipe, overrides)
     subject = Subject(named_model(read, model), device)
     target = check_output(out, None if subject.checkpoint is None else subject.checkpoint.folder)
-    if read.export.layout != "uniform":
-        raise InfeasibleError(
-            f"export.layout {read.export.layout} can be planned and compared, not yet applied",
-            hint="layout: uniform, or surgeon plan",
-        )
     held_out = _held_out(read, subject)
     planned = make_plan(subject, read, calibration_samples(read, subject, texts), progress)
     writing = Writing(

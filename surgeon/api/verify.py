@@ -7,7 +7,6 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from surgeon.api.biases import with_biases_of
-from surgeon.api.planning import traced
 from surgeon.api.progress import Progress, silent
 from surgeon.api.publishing import in_words
 from surgeon.api.reload import check_reload
@@ -17,6 +16,7 @@ from surgeon.io import read_plan
 from surgeon.plan import Plan, check_plan
 from surgeon.rebuild import Comparison, compare, probe_tokens
 from surgeon.repair import lacking_biases
+from surgeon.trace import trace_module
 
 __all__ = ["verify", "verify_folder"]
 
@@ -48,15 +48,16 @@ def verify_folder(
         PlanError: the folder was made from another model.
     """
     subject, result = Subject(model, device), Subject(folder, device)
-    known = traced(subject, progress, limited=False)
+    progress("trace", 0, None)
+    graph = trace_module(subject.structure)
     file = Path(folder) / "plan.json"
-    if subject.add_biases(lacking_biases(read_plan(file), known.graph)):
-        known = traced(subject, progress, limited=False)
-    plan = read_plan(file, known.graph)
+    if subject.add_biases(lacking_biases(read_plan(file), graph)):
+        graph = trace_module(subject.structure)
+    plan = read_plan(file, graph)
     same_model(plan, subject)
     progress("compare with the masked original", 0, None)
     tokens = probe_tokens(subject.module)
-    comparison = compare(subject.module, result.module, plan, known.graph, tokens).require()
+    comparison = compare(subject.module, result.module, plan, graph, tokens).require()
     progress("reload with stock transformers", 0, None)
     return comparison, (
         in_words(comparison),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,6 +18,10 @@ def command(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json of surgeon plan or run.")],
     model: Annotated[str, typer.Option("--model", metavar="M", help="Checkpoint folder or hub id.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must not exist.")],
+    layout: Annotated[
+        Literal["uniform", "padded", "per_layer"],
+        typer.Option("--layout", help="How blocks of different widths are written; see docs/layouts.md."),
+    ] = "uniform",
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -25,7 +29,7 @@ def command(
     from surgeon.api.replay import replay
 
     with progress() as told:
-        report = replay(plan, model=model, out=out, device=device, progress=told)
+        report = replay(plan, model=model, out=out, layout=layout, device=device, progress=told)
     if json:
         print_json(report.to_dict())
         return

@@ -16,12 +16,15 @@ BYTES = ("B", "B/token")
 
 
 def print_steps(report: Report) -> None:
-    """What each step chose, what the config becomes, and warnings."""
+    """What each step chose, what the config becomes, what loads it, and warnings."""
     for record in report.steps:
         _print_step(record)
     if report.ledger:
         rows = [(row.field, row.old, row.new, row.why) for row in report.ledger]
         print_table("config", ("field", "old", "new", "why"), rows, numbers=("old", "new"))
+    if report.loads:
+        rows = [(one.loader, one.verdict, one.why) for one in report.loads]
+        print_table("loads in", ("loader", "loads", "why"), rows)
     for message in report.warnings:
         warn(message)
 

@@ -9,7 +9,7 @@ from surgeon.plan.edits import Assign, DropBlock, Edit, Keep
 from surgeon.plan.limits import Limits, Refusal, Unlimited
 from surgeon.plan.members import GroupedLimits, kept_of, traced_edits
 from surgeon.plan.plan import Plan
-from surgeon.plan.report import Choice, Cost, LedgerRow, Refused, Report, StepRecord
+from surgeon.plan.report import Choice, Cost, LedgerRow, Loader, Loads, Refused, Report, StepRecord
 from surgeon.plan.tagged import tagged_field
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "Keep",
     "LedgerRow",
     "Limits",
+    "Loader",
+    "Loads",
     "Plan",
     "Refusal",
     "Refused",

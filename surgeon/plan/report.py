@@ -11,7 +11,17 @@ from pydantic import Field, JsonValue
 
 from surgeon.graph.strict import Strict, read_document
 
-__all__ = ["REPORT_VERSION", "Choice", "Cost", "LedgerRow", "Refused", "Report", "StepRecord"]
+__all__ = [
+    "REPORT_VERSION",
+    "Choice",
+    "Cost",
+    "LedgerRow",
+    "Loader",
+    "Loads",
+    "Refused",
+    "Report",
+    "StepRecord",
+]
 
 REPORT_VERSION = 1
 
@@ -65,6 +75,18 @@ class LedgerRow(Strict):
     why: str
 
 
+Loader = Literal["transformers", "vllm", "llama.cpp"]
+"""What people load checkpoints with."""
+
+
+class Loads(Strict):
+    """Whether a loader takes the planned model, and why."""
+
+    loader: Loader
+    verdict: Literal["yes", "with remote code", "no", "unsure"]
+    why: str
+
+
 class Report(Strict):
     """The whole record of one run; `measured` holds results of checks and metrics by name."""
 
@@ -74,6 +96,7 @@ class Report(Strict):
     after: Cost
     steps: tuple[StepRecord, ...] = ()
     ledger: tuple[LedgerRow, ...] = ()
+    loads: tuple[Loads, ...] = ()
     warnings: tuple[str, ...] = ()
     measured: dict[str, JsonValue] = Field(default_factory=dict)
 

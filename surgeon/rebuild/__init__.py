@@ -4,6 +4,7 @@ from surgeon.rebuild.apply import apply_plan, config_of
 from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_probe import ConfigSpace, Field, probe
 from surgeon.rebuild.config_solve import Solution, solve
+from surgeon.rebuild.doctor import diagnose
 from surgeon.rebuild.forward import probe_tokens
 from surgeon.rebuild.layout import Arrangement, ExportLayout, arrange, limited_part, limits_of
 from surgeon.rebuild.masked import MaskedView, masked
@@ -30,6 +31,7 @@ __all__ = [
     "arrange",
     "compare",
     "config_of",
+    "diagnose",
     "limited_part",
     "limits_of",
     "load_into",

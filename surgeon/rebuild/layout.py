@@ -21,10 +21,11 @@ from surgeon.rebuild.config_probe import ConfigSpace
 from surgeon.rebuild.config_solve import solve
 from surgeon.rebuild.padded import ZeroedSource, widened_plan
 from surgeon.rebuild.per_layer import shared_part, solve_per_layer
+from surgeon.rebuild.per_layer_class import TABLE
 from surgeon.rebuild.rebuild import rebuild
 from surgeon.rebuild.tensors import TensorSource
 
-__all__ = ["Arrangement", "ExportLayout", "arrange", "limited_part", "limits_of"]
+__all__ = ["Arrangement", "ExportLayout", "arrange", "is_ordinary", "limited_part", "limits_of"]
 
 ExportLayout = Literal["uniform", "padded", "per_layer"]
 """Rungs of the export ladder."""
@@ -58,6 +59,11 @@ def arrange(space: ConfigSpace, graph: Graph, plan: Plan, layout: ExportLayout =
     built = widened_plan(space, graph, plan) if layout == "padded" else plan
     found = solve_per_layer(space, graph, plan) if layout == "per_layer" else solve(space, graph, built)
     return Arrangement(found.config, found.ledger, plan, built)
+
+
+def is_ordinary(config: PreTrainedConfig) -> bool:
+    """Whether the config is one that the stock class builds by itself."""
+    return not getattr(config, TABLE, None)
 
 
 def limits_of(space: ConfigSpace, graph: Graph, layout: ExportLayout = "uniform") -> Limits:

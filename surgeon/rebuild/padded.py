@@ -48,7 +48,9 @@ def widened_plan(space: ConfigSpace, graph: Graph, plan: Plan) -> Plan:
         for name in held
     }
     counts = _expressible(limits, sets, least, graph)
-    wide = {axis: _filled(kept[axis], counts[axis], graph.group(axis).size) for axis in kept if axis in counts}
+    wide = {
+        axis: _filled(kept[axis], counts[axis], graph.group(axis).size) for axis in kept if axis in counts
+    }
     _check_zeros(wide, kept, graph)
     last = max((edit.step for edit in plan.edits), default=0)
     others = tuple(e for e in plan.edits if not isinstance(e, Keep))

@@ -19,6 +19,7 @@ from surgeon.errors import InfeasibleError
 from surgeon.graph import Block, Graph
 from surgeon.plan import Keep, Plan, cuts_of
 from surgeon.plan.report import LedgerRow
+from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_probe import ConfigSpace
 from surgeon.rebuild.config_solve import Solution, find_changes, solve
 from surgeon.rebuild.config_target import Width, aim, planned_shapes
@@ -47,7 +48,7 @@ def solve_per_layer(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
         return solve(space, graph, plan)
     except InfeasibleError:
         pass
-    shared = shared_part(plan, graph)
+    shared = _expressible_part(space, graph, plan)
     base = solve(space, graph, shared)
     planned = _planned(plan, graph)
     built = measure(base.config)
@@ -56,7 +57,7 @@ def solve_per_layer(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
     solved: dict[tuple[object, ...], BlockParts] = {}
     parts: dict[str, BlockParts] = {}
     for block, now in _blocks(plan, graph):
-        narrowing = _narrowing(block, now, planned, built, space, graph, plan)
+        narrowing = _narrowing(block, now, planned, built, space, graph, plan, shared)
         if narrowing.key not in solved:
             solved[narrowing.key] = parts_of(space, shallow, narrowing)
         parts[now] = solved[narrowing.key]
@@ -64,6 +65,23 @@ def solve_per_layer(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
     if measure(config).shapes != planned:
         raise InfeasibleError("the per-layer config does not build the planned shapes")
     return Solution(config, (*base.ledger, *_ledger(base.config, parts)))
+
+
+def _expressible_part(space: ConfigSpace, graph: Graph, plan: Plan) -> Plan:
+    """What of `plan` the config's own fields can say: what is shared, and widths alike in all blocks."""
+    kept = plan.kept()
+    limits = ConfigLimits(space, graph)
+    alike = shared_part(plan, graph)
+    kinds = {graph.group(axis).kind for axis in kept}
+    gone = tuple(f"{block}." for block in plan.dropped)
+    names = [g.name for g in graph.of_kind(*kinds) if not (gone and g.sites[0].param.startswith(gone))]
+    for held in limits.tied(names):
+        counts = {len(kept[name]) if name in kept else graph.group(name).size for name in held}
+        if len(counts) == 1 and not all(name in alike.kept() for name in held):
+            more = alike.add(e for e in plan.edits if isinstance(e, Keep) and e.axis in held)
+            if limits.refuse({axis: len(indices) for axis, indices in more.kept().items()}) is None:
+                alike = more
+    return alike
 
 
 def _planned(plan: Plan, graph: Graph) -> dict[str, Shape]:
@@ -98,6 +116,7 @@ def _narrowing(
     space: ConfigSpace,
     graph: Graph,
     plan: Plan,
+    shared: Plan,
 ) -> Narrowing:
     head = f"{now}."
     shapes = {
@@ -105,15 +124,15 @@ def _narrowing(
         for name, shape in planned.items()
         if name.startswith(head) and shape != built.shapes[name]
     }
-    kept = plan.kept()
+    kept, before = plan.kept(), shared.kept()
     widths: dict[str, tuple[Width, ...]] = {}
     for name in graph.parameters:
         if name.startswith(f"{block.name}."):
             held = [group for group, _ in graph.sites[name]]
             counts = [len(kept.get(group.name, range(group.size))) for group in held]
-            # What is no block's own has its new size already in the config that is narrowed.
+            # What is shared has its new size already in the config that is narrowed.
             widths[name.removeprefix(f"{block.name}.")] = tuple(
-                Width(g.kind, count if g.block is None else g.size, count, g.block, frozenset())
+                Width(g.kind, len(before.get(g.name, range(g.size))), count, g.block, frozenset())
                 for g, count in zip(held, counts, strict=True)
             )
     shown = space.shallow.stands_for.get(block.name, now if not space.shallow.stands_for else block.name)
@@ -138,6 +157,8 @@ def _written(config: PreTrainedConfig, parts: Mapping[str, BlockParts], graph: G
     setattr(new, TABLE, table)
     new.auto_map = auto_map(stock, config)  # type: ignore[attr-defined]  # a field of any config
     if len(graph.stacks) == 1 and len(parts) == getattr(config, "num_hidden_layers", None):
+        # Validators of config classes, and what lies outside of the layers, read the one width.
+        new.allow_global_per_layer_attribute_access = True
         new.per_layer_config = dict(enumerate(fields.values()))
     return new
 

@@ -40,20 +40,11 @@ class PerLayer:
             super().__init__(config, *args, **kwargs)
         finally:
             config.per_layer_config = layers
-            config.allow_global_per_layer_attribute_access = True  # what is no layer's own sees one width
         inner = self.base_model_prefix + "."
         whole = hasattr(self, self.base_model_prefix)
         for path, row in config.per_layer_modules.items():
             if whole or path.startswith(inner):
                 narrow(self.get_submodule(path if whole else path.removeprefix(inner)), row)
-
-    def save_pretrained(self, *args, **kwargs):
-        """As transformers does it; on disk the config stays strict, so that no other class misreads it."""
-        self.config.allow_global_per_layer_attribute_access = False
-        try:
-            super().save_pretrained(*args, **kwargs)
-        finally:
-            self.config.allow_global_per_layer_attribute_access = True
 
 
 def narrow(module, row):

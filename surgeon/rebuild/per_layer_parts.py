@@ -285,7 +285,9 @@ def readers(module: PreTrainedModel, own: nn.Module | None = None) -> tuple[str,
 
 
 def _tensors(own: nn.Module) -> dict[str, Tensor]:
-    return dict(own.named_parameters(remove_duplicate=False)) | dict(own.named_buffers(remove_duplicate=False))
+    return dict(own.named_parameters(remove_duplicate=False)) | dict(
+        own.named_buffers(remove_duplicate=False)
+    )
 
 
 def _direct(part: nn.Module) -> dict[str, Tensor]:
@@ -298,4 +300,3 @@ def _direct(part: nn.Module) -> dict[str, Tensor]:
 
 def _numbers(part: nn.Module) -> list[tuple[str, int]]:
     return [(name, value) for name, value in vars(part).items() if type(value) is int]
-

@@ -12,10 +12,10 @@ from ruamel.yaml import YAML
 from surgeon.graph.strict import Many, Strict
 from surgeon.operations import Operation, operations
 from surgeon.passes import GraphPass, passes
-from surgeon.plan import tagged_field
+from surgeon.plan import Loader, tagged_field
+from surgeon.rebuild import ExportLayout
 from surgeon.recipe.place import KeyPath, Place, Places
 from surgeon.recipe.texts import Texts
-from surgeon.rebuild import ExportLayout
 
 __all__ = ["RECIPE_VERSION", "Calibration", "Evaluation", "Export", "Recipe", "Step"]
 
@@ -60,12 +60,18 @@ class Export(Strict):
     """``uniform``: an ordinary checkpoint, within what the model's config can say. ``padded``: each block as
     wide as the widest, filled with zeros. ``per_layer``: each block as wide as it is; loads with
     ``trust_remote_code``."""
-    must_load: Annotated[tuple[Literal["transformers", "vllm", "llama.cpp"], ...], Many()] = ()
+    must_load: Annotated[tuple[Loader, ...], Many()] = ()
     """Plan only what these load: transformers, vllm, llama.cpp."""
     dtype: Literal["float64", "float32", "float16", "bfloat16"] | None = None
     """Type of the weights on disk; absent: that of the original."""
     shard_size: Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)?(KB|MB|GB|TB)$")] = "5GB"
     """No file of weights is larger."""
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether what is planned must be an ordinary checkpoint, with one width a field."""
+        others = set(self.must_load) - {"transformers"}
+        return self.layout == "uniform" or (self.layout == "per_layer" and bool(others))
 
 
 class Recipe(Strict):
