@@ -20,7 +20,7 @@ from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Statistic
 from surgeon.graph import Graph
 from surgeon.plan import Plan
-from surgeon.rebuild import masked
+from surgeon.rebuild import MaskedView, masked
 
 __all__ = ["Bench", "Told"]
 
@@ -49,7 +49,7 @@ class Bench:
         """The calibration samples."""
         return self._samples()
 
-    def view(self, plan: Plan) -> nn.Module:
+    def view(self, plan: Plan) -> MaskedView:
         """The model acting as if `plan` were applied, run the plain way whatever the plan."""
         return masked(self.module, plan, self.graph)
 

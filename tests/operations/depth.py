@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 import transformers as hf
@@ -97,18 +98,19 @@ def samples_of(vocab: int, count: int = 4, length: int = 19, seed: int = 3) -> S
 def state_of(module, samples: Samples | None = None, limited: bool = True) -> State:
     """What the first step of a recipe finds."""
     graph = trace_module(module)
-    known = Traced(graph, probe(config_of(module), graph) if limited else None)
     found = samples or samples_of(module.config.vocab_size)
     bench = Bench(graph, lambda: module, lambda: found, lambda stage, done, total: None)
-    return State(
+    bare = State(
         graph,
         Plan(graph.model_type),
-        config_limits=known.limits,
         source=ModuleSource(module),
         measure=bench.measure,
         bench=bench,
-        inexpressible=known.refusal,
     )
+    if not limited:
+        return bare
+    known = Traced(graph, probe(config_of(module), graph))
+    return replace(bare, config_limits=known.limits, inexpressible=known.refusal)
 
 
 def without(module, container: str, places):
