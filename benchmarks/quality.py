@@ -24,12 +24,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from surgeon.calibrate import Bench, Samples, pack
+from surgeon.calibrate.consumers import consumer_params
 from surgeon.graph import Graph
 from surgeon.operations import State
 from surgeon.operations.remove import Remove
 from surgeon.plan import Plan
 from surgeon.rebuild import ModuleSource, masked
 from surgeon.rebuild.bias_slots import bias_slots, with_bias_slots
+from surgeon.repair import bias_name
 from surgeon.trace import trace_module
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,9 +82,10 @@ def steps(method: str, keep: float, heads: bool, seed: int) -> list[Remove]:
 
 
 def with_biases(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model with a bias of zero at every projection, for FLAP."""
-    names = [n for n, p in model.named_parameters() if n.endswith(".weight") and p.ndim == 2 and ".layers." in n]
-    return with_bias_slots(model, bias_slots(model.config, [n.removesuffix("weight") + "bias" for n in names]))
+    """The same model with biases of zero at the projections that lose inputs, for FLAP."""
+    graph = trace_module(model)
+    names = consumer_params(graph, graph.of_kind("kv_group", "ffn"))
+    return with_bias_slots(model, bias_slots(model.config, [bias_name(name) for name in names]))
 
 
 def cut(model: PreTrainedModel, graph: Graph, samples: Samples, todo: list[Remove]) -> Plan:
@@ -119,8 +122,13 @@ def run(arguments: argparse.Namespace) -> None:
         samples = pack(ids["calibrate"], arguments.samples, length, seed)
         for keep in arguments.keep:
             for method in arguments.methods:
-                row = {"model": folder.name, "method": method, "keep": keep, "heads": arguments.heads, "seed": seed}
-                row |= {"samples": arguments.samples, "seq_len": length, "windows": len(windows)}
+                row = {"model": folder.name, "method": method, "keep": keep, "seed": seed}
+                row |= {
+                    "heads": arguments.heads,
+                    "samples": arguments.samples,
+                    "seq_len": length,
+                    "windows": len(windows),
+                }
                 if key(row) in done:
                     continue
                 start = time.perf_counter()
@@ -129,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
                 row |= {"dense": dense, "after": after, "seconds": round(time.perf_counter() - start, 1)}
                 with arguments.results.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-                print(f"{method:14} keep {keep} seed {seed}: {dense:.2f} -> {after:.2f} (+{after - dense:.2f})")
+                print(f"{method} keep {keep} seed {seed}: {dense:.2f} -> {after:.2f} (+{after - dense:.2f})")
 
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -148,26 +156,26 @@ def page(found: list[dict[str, Any]]) -> str:
     lines = [
         "# Results",
         "",
-        "Made by `benchmarks/quality.py`; no training. Rise of perplexity over the whole model's, mean and spread",
-        "(standard deviation) over calibration seeds; of MLP channels the share kept is given.",
+        "Made by `benchmarks/quality.py`; no training. Rise of perplexity over the whole model's, mean and",
+        "spread (standard deviation) over calibration seeds; of MLP channels the share kept is given.",
         "",
     ]
-    settings = sorted({(r["model"], r["heads"], r["samples"], r["seq_len"], r["windows"]) for r in found})
-    for setting in settings:
-        mine = [r for r in found if (r["model"], r["heads"], r["samples"], r["seq_len"], r["windows"]) == setting]
+    for setting in sorted({setting_of(row) for row in found}):
+        mine = [row for row in found if setting_of(row) == setting]
         name, heads, samples, length, windows = setting
         keeps = sorted({r["keep"] for r in mine}, reverse=True)
         lines += [
             f"## {name}" + (", a third of the kv groups gone as well" if heads else ""),
             "",
-            f"Dense {mine[0]['dense']:.2f}. Calibrated on {samples} × {length} tokens, measured on {windows} windows of "
-            f"{length} tokens.",
+            f"Dense {mine[0]['dense']:.2f}. Calibrated on {samples} samples of {length} tokens, measured on "
+            f"{windows} windows of {length} tokens.",
             "",
             "| Method | " + " | ".join(f"keep {keep:.0%}" for keep in keeps) + " | seeds |",
             "|---|" + "---|" * (len(keeps) + 1),
         ]
         for method, words in WORDS.items():
-            cells = [[r["after"] - r["dense"] for r in mine if (r["method"], r["keep"]) == (method, k)] for k in keeps]
+            ours = [row for row in mine if row["method"] == method]
+            cells = [[row["after"] - row["dense"] for row in ours if row["keep"] == keep] for keep in keeps]
             if any(cells):
                 shown = " | ".join(cell(values) for values in cells)
                 lines.append(f"| {words} | {shown} | {max(len(values) for values in cells)} |")
@@ -175,17 +183,24 @@ def page(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def setting_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What one table is of."""
+    return tuple(row[name] for name in ("model", "heads", "samples", "seq_len", "windows"))
+
+
 def cell(values: list[float]) -> str:
     """Mean and spread."""
     if not values:
-        return "–"
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"+{statistics.mean(values):.2f}{spread}"
+        return ""
+    spread = f" \u00b1 {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):+.2f}{spread}"
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model")
     parser.add_argument("--calibrate", help="text file")
     parser.add_argument("--measure", help="text file")

@@ -48,7 +48,7 @@ class Held:
     def find(self, operand: Tensor) -> Operand | None:
         """Where `operand` lies in the parameter; None where it is no plain view of `base`."""
         base = self.base
-        start = operand.storage_offset() - base.storage_offset()
+        start = int(operand.storage_offset()) - int(base.storage_offset())
         if operand.untyped_storage().data_ptr() != base.untyped_storage().data_ptr() or start < 0:
             return None
         begin = [0] * base.ndim

@@ -46,7 +46,7 @@ class InputMoment(Statistic):
 
 class _Moments(Collector):
     def __init__(self, key: InputMoment, run: Run) -> None:
-        self.moment = key.moment
+        self.moment: Moment = key.moment
         self.found: dict[str, _Running] = {}
         run.taps.subscribe(key.params, self._see)
 

@@ -203,10 +203,8 @@ class _Products(TorchDispatchMode):
             dims = tuple(dim for dim in operand.dims if dim is not None)
             self.held.append(Held(operand.held.name, out, dims, operand.held.gathered))
             return
-        if func is _aten.index.Tensor:
-            along, index = (0, args[1][0]) if len(args[1]) == 1 else (None, None)
-        else:
-            along, index = args[1], args[2]
+        by_list = func is _aten.index.Tensor
+        along, index = (len(args[1]) - 1, args[1][0]) if by_list else (args[1], args[2])
         if along == 0 and operand.dims[0] == 0 and index.ndim == 1 and index.dtype != torch.bool:
             self.held.append(operand.held.gather(index, out))
 

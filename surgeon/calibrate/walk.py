@@ -131,8 +131,8 @@ class Walk:
             ]
             if not places:
                 raise SurgeonError(
-                    f"{type(block).__name__} takes no tensor of the shape that it returns, so it cannot be run "
-                    "alone",
+                    f"{type(block).__name__} takes no tensor of the shape that it returns, so it "
+                    "cannot be run alone",
                     hint="repair: {repair: refit, target: layer}",
                 )
             self.shapes.append(_Shape(places[0], rest))

@@ -24,11 +24,11 @@ __all__ = ["Gblm", "gradient_norms"]
 
 @criteria.register("gblm")
 class Gblm(Criterion):
-    """abs(w) · (norm of the input + alpha · norm of the gradient), GBLM-Pruner (Das, Ma, Shen 2023, 2311.04902).
+    """abs(w) times the norm of its input plus alpha times the norm of its gradient.
 
-    The gradient's norm runs over the backward passes of single sequences. The paper compares elements;
-    here their mean over outputs is the score of a channel, and a head is the sum of its channels, as in
-    Wanda-sp.
+    GBLM-Pruner (Das, Ma, Shen 2023, arXiv 2311.04902). The gradient's norm runs over the backward passes of
+    single sequences. The paper compares elements; here their mean over outputs is the score of a channel,
+    and a head is the sum of its channels, as in Wanda-sp.
 
     YAML::
 

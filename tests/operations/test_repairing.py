@@ -38,7 +38,9 @@ def state_of(model, ids=IDS) -> State:
         graph=graph,
         plan=Plan(graph.model_type),
         source=ModuleSource(model),
-        measure=lambda plan, keys: gather(model, samples, keys, view=masked(model, plan, graph), batch_size=7),
+        measure=lambda plan, keys: gather(
+            model, samples, keys, view=masked(model, plan, graph), batch_size=7
+        ),
         bench=Bench(graph, lambda: model, lambda: samples, lambda *told: None),
     )
 
@@ -73,12 +75,16 @@ def test_layer_target_is_the_closed_form(small_llama, kinds):
         for layer in range(3):
             at = f"model.layers.{layer}.{path}"
             x, y = entering_and_leaving(model, at)
-            columns = (np.array(kept[f"layers.{layer}.{kind}"])[:, None] * width + np.arange(width)).reshape(-1)
+            columns = (np.array(kept[f"layers.{layer}.{kind}"])[:, None] * width + np.arange(width)).reshape(
+                -1
+            )
             w = model.get_submodule(at).weight.detach().numpy()
             want = ridge_fit(x[:, columns], y, w[:, columns].T, 0.05).T
             got = after.plan.values[f"{at}.weight"].numpy()
             np.testing.assert_allclose(got[:, columns], want, rtol=1e-6, atol=1e-9)
-            assert ((x[:, columns] @ want.T - y) ** 2).sum() < ((x[:, columns] @ w[:, columns].T - y) ** 2).sum()
+            assert ((x[:, columns] @ want.T - y) ** 2).sum() < (
+                (x[:, columns] @ w[:, columns].T - y) ** 2
+            ).sum()
 
 
 def stream(model, layer, point, ids=IDS):
@@ -108,7 +114,11 @@ def test_stream_target_is_the_closed_form_front_to_back(small_llama):
             for part in (at.mlp.gate_proj, at.mlp.up_proj):
                 part.weight[gone] = 0
             heads = sorted(set(range(3)) - set(kept[f"layers.{layer}.attn.kv_group"]))
-            for part, width in ((at.self_attn.q_proj, 16), (at.self_attn.v_proj, 8), (at.self_attn.k_proj, 8)):
+            for part, width in (
+                (at.self_attn.q_proj, 16),
+                (at.self_attn.v_proj, 8),
+                (at.self_attn.k_proj, 8),
+            ):
                 part.weight.view(3, width, -1)[heads] = 0
             at.mlp.down_proj.weight[:, gone] = 0
             at.self_attn.o_proj.weight.view(-1, 3, 16)[:, heads] = 0
@@ -141,7 +151,11 @@ def test_stream_repair_brings_the_states_nearer(small_llama):
 
     plain, layer, streamed = (
         gap(removed(state, repair)[0].plan)
-        for repair in ("none", {"repair": "refit", "target": "layer"}, {"repair": "refit", "target": "stream"})
+        for repair in (
+            "none",
+            {"repair": "refit", "target": "layer"},
+            {"repair": "refit", "target": "stream"},
+        )
     )
     assert streamed < layer < plain
 
@@ -196,7 +210,9 @@ def test_constant_fits_the_bias_too(small_llama):
         design = np.concatenate([x[:, columns], np.ones((len(x), 1))], 1)
         want = np.linalg.lstsq(design, y, rcond=None)[0]
         values = after.plan.values
-        np.testing.assert_allclose(values[f"{at}.weight"].numpy()[:, columns].T, want[:-1], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(
+            values[f"{at}.weight"].numpy()[:, columns].T, want[:-1], rtol=1e-3, atol=1e-5
+        )
         np.testing.assert_allclose(values[f"{at}.bias"].numpy(), want[-1], rtol=1e-3, atol=1e-5)
 
 
@@ -221,7 +237,9 @@ def test_bias_is_added_to_the_bias_that_is_there(small_llama):
 
 
 def test_bias_without_a_slot_is_refused(small_llama):
-    with pytest.raises(InfeasibleError, match=r"repair 'bias': 'model.layers.0.mlp.down_proj.weight' and 2 more"):
+    with pytest.raises(
+        InfeasibleError, match=r"repair 'bias': 'model.layers.0.mlp.down_proj.weight' and 2 more"
+    ):
         removed(state_of(small_llama()), "bias")
 
 
@@ -229,19 +247,25 @@ def test_hidden_cannot_be_repaired(small_llama):
     model = small_llama()
     state = state_of(model)
     state = State(
-        graph=trace_module(model), plan=state.plan, source=state.source, measure=state.measure, bench=state.bench
+        graph=trace_module(model),
+        plan=state.plan,
+        source=state.source,
+        measure=state.measure,
+        bench=state.bench,
     )
     with pytest.raises(InfeasibleError, match="no one projection can take over its part"):
-        Remove(
-            select={"kind": "hidden"}, keep={"fraction": 0.5}, criterion="magnitude", repair="refit"
-        ).run(state)
+        Remove(select={"kind": "hidden"}, keep={"fraction": 0.5}, criterion="magnitude", repair="refit").run(
+            state
+        )
 
 
 def test_nothing_to_measure_on(small_llama):
     state = state_of(small_llama())
     state = State(graph=state.graph, plan=state.plan, source=state.source)
     with pytest.raises(SurgeonError, match="calibration text"):
-        Remove(select={"kind": "ffn"}, keep={"fraction": 0.5}, criterion="magnitude", repair="refit").run(state)
+        Remove(select={"kind": "ffn"}, keep={"fraction": 0.5}, criterion="magnitude", repair="refit").run(
+            state
+        )
 
 
 SIZES = {"vocab_size": 53, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
