@@ -79,7 +79,16 @@ LADDER: tuple[dict[str, Any], ...] = tuple(
         "num_attention_heads": hidden // 64,
         "num_key_value_heads": hidden // 64,  # its search for groups does not return with fewer
     }
-    for hidden, layers in ((256, 4), (512, 8), (512, 16), (768, 16), (1024, 16), (1024, 24), (1536, 24))
+    for hidden, layers in (
+        (256, 4),
+        (512, 8),
+        (512, 16),
+        (768, 16),
+        (1024, 16),
+        (1024, 24),
+        (1536, 24),
+        (2048, 24),
+    )
 )
 """What torch_pruning is asked to do, smallest first."""
 Row = dict[str, Any]
