@@ -15,11 +15,12 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup setup-dev demo test check format docs clean
+.PHONY: help setup setup-dev demo test lint check format docs clean
 
 help:
 	@echo "make demo    prune the small model that the repository ships, and show what became of it"
 	@echo "make test    lint, build the docs, run the tests"
+	@echo "make lint    ruff"
 	@echo "make check   ruff, pyright"
 	@echo "make docs    build the documentation into site/"
 	@echo "make format  let ruff rewrite the sources"
@@ -51,15 +52,17 @@ demo: setup
 	rm -rf $(OUT)
 	$(BIN)/surgeon run recipes/demo.yaml --model $(MODEL) --out $(OUT)
 
-check: setup-dev
+lint: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+check: lint
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: setup-dev
 	$(BIN)/mkdocs build --quiet --strict --clean
 
-test: check docs
+test: lint docs
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 format: setup-dev

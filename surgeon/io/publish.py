@@ -140,8 +140,11 @@ def _make_parents(path: Path) -> tuple[Path, ...]:
 
 
 def _flush(folder: Path) -> None:
+    """Everything to the disk, and readable by whom the folder is: safetensors writes for the owner alone."""
+    mode = folder.stat().st_mode & 0o666
     for place, _, files in os.walk(folder):
         for file in files:
+            Path(place, file).chmod(mode)
             _flush_one(Path(place, file))
         _flush_one(Path(place))
 

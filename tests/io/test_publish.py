@@ -206,3 +206,14 @@ def test_no_space_while_writing(tmp_path, error):
 def test_other_errors_stay_what_they_are(tmp_path):
     with pytest.raises(OSError, match="odd"), publishing(tmp_path / "out"):
         raise OSError(errno.EIO, "odd")
+
+
+def test_files_are_readable_by_whom_the_folder_is(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with publishing(tmp_path / "out") as folder:
+            (folder / "private").write_text("x")
+            (folder / "private").chmod(0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out" / "private").stat().st_mode & 0o777 == 0o644
