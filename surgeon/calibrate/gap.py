@@ -50,13 +50,10 @@ def stream_gap(
     """
     module = cut[0].module
     part = module.get_submodule(param.rpartition(".")[0])
-    taps, entered = Taps(module), []
-
-    def see(seen: Entering) -> None:
-        entered.append(seen)
-
-    taps.subscribe((param,), see)
-    gram = cross = None
+    entered: list[Entering] = []
+    taps = Taps(module)
+    taps.subscribe((param,), entered.append)
+    gram = cross = torch.zeros((), dtype=torch.float64)
     rows, joined = 0, False
     for number in range(len(cut[0].batches)):
         aim = _behind(part, original, number)
@@ -68,11 +65,8 @@ def stream_gap(
             for handle in handles:
                 handle.remove()
         a, e = _rows(param, entered, aim, have, kept, constant)
-        gram = block_gram(a) if gram is None else gram + block_gram(a)
-        cross = block_gram(a, e) if cross is None else cross + block_gram(a, e)
+        gram, cross = gram + block_gram(a), cross + block_gram(a, e)
         rows, joined = rows + len(a), have.joined
-    if gram is None or cross is None:
-        raise SurgeonError("there are no calibration samples to repair on", hint="more samples")
     return StreamGap(gram / rows, cross / rows, joined)
 
 
@@ -85,7 +79,10 @@ def _behind(part: torch.nn.Module, walk: tuple[Walk, Forward], number: int) -> J
 
 def _state(junction: Junction) -> Tensor:
     if junction.state is None:
-        raise SurgeonError(f"{type(junction.part).__name__} did not give a tensor when its block ran")
+        raise SurgeonError(
+            f"{type(junction.part).__name__} did not give a tensor when its block ran",
+            hint="repair: {repair: refit, target: layer}",
+        )
     return junction.state
 
 

@@ -64,6 +64,7 @@ def gather(
     loss, done = 0.0, 0
     with _attached(collectors, run.taps), call.prepared():
         for batch in samples.unpadded(size):
+            run.taps.begin(batch)
             for collector in collectors:
                 collector.begin(batch)
             seen = call.observe(batch, done)

@@ -22,7 +22,8 @@ from torch.utils.hooks import RemovableHandle
 
 from surgeon.calibrate.gated import Following, Gated
 from surgeon.calibrate.held import Held, Operand
-from surgeon.errors import SurgeonError
+from surgeon.calibrate.packing import Samples
+from surgeon.errors import InputError, SurgeonError
 
 __all__ = ["Entering", "Taps"]
 
@@ -97,6 +98,18 @@ class Taps:
             owner = watch.owner
             yield owner.register_forward_pre_hook(watch.before, prepend=False)
             yield owner.register_forward_hook(watch.after, prepend=True, always_call=True)
+
+    def begin(self, batch: Samples) -> None:
+        """Called before `batch` runs.
+
+        Raises:
+            InputError: it has rows that are no text, and something is watched.
+        """
+        if self._wanted and not bool(batch.mask.all()):
+            raise InputError(
+                "a calibration sample has a gap in its text, and what enters the weights there is no text",
+                hint="cut the sample in two",
+            )
 
     def hand_on(self, seen: Entering) -> None:
         """Give `seen` to all who asked for its parameter."""

@@ -20,7 +20,7 @@ from surgeon.calibrate.fluctuation import Fluctuation
 from surgeon.calibrate.gram import Gram, block_gram
 from surgeon.calibrate.input_moment import InputMoment
 from surgeon.calibrate.taps import Taps
-from surgeon.errors import SurgeonError
+from surgeon.errors import InputError, SurgeonError
 from tests.handmade import llama_graph
 
 MOMENTS = [InputMoment(m) for m in ("count", "mean", "variance", "second", "mean_abs")]
@@ -238,3 +238,10 @@ def test_unpadded_keeps_order_and_cuts_both_ends():
     mask = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0], [1, 0, 1, 0, 0]]).bool()
     found = [(part.ids.tolist(), bool(part.mask.all())) for part in Samples(ids, mask).unpadded(3)]
     assert found == [([[0, 1, 2, 3, 4]], True), ([[6, 7, 8]], True), ([[15, 16, 17, 18, 19]], False)]
+
+
+def test_a_sample_with_a_gap_is_refused(small_llama):
+    mask = torch.tensor([[True, True, False, True, True]])
+    samples = Samples(torch.full((1, 5), 7), mask)
+    with pytest.raises(InputError, match="a calibration sample has a gap in its text"):
+        gather(small_llama(), samples, [InputMoment("mean")])

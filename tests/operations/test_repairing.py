@@ -359,3 +359,38 @@ def test_a_block_without_a_state_is_refused(small_llama):
     model.model.layers[2] = Sums()
     with pytest.raises(SurgeonError, match="Sums takes no tensor of the shape that it returns"):
         Walk.begin(model, [f"model.layers.{i}" for i in range(3)], rows(IDS.tolist()), 24, model)
+
+
+class Twice(nn.Module):
+    """A feed-forward part that uses its last projection twice."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = inner.gate_proj, inner.up_proj, inner.down_proj
+
+    def forward(self, x):
+        inside = self.gate_proj(x).sigmoid() * self.up_proj(x)
+        return self.down_proj(inside) + self.down_proj(inside.square())
+
+
+def test_a_projection_that_runs_twice_is_not_fitted_to_the_stream(small_llama):
+    model = small_llama()
+    model.model.layers[0].mlp = Twice(model.model.layers[0].mlp)
+    with pytest.raises(SurgeonError, match=r"down_proj.weight' is not used once a token"):
+        removed(state_of(model), {"repair": "refit", "target": "stream"})
+
+
+class Pair(nn.Linear):
+    """Gives its output in a tuple."""
+
+    def forward(self, x):
+        return (super().forward(x),)
+
+
+def test_a_projection_that_gives_no_tensor_is_not_fitted_to_the_stream(small_llama):
+    model = small_llama()
+    mlp = model.model.layers[0].mlp
+    mlp.down_proj = Pair(40, 48, bias=False)
+    mlp.forward = lambda x: mlp.down_proj(mlp.gate_proj(x).sigmoid() * mlp.up_proj(x))[0]
+    with pytest.raises(SurgeonError, match="Pair did not give a tensor when its block ran"):
+        removed(state_of(model), {"repair": "refit", "target": "stream"})
