@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 import surgeon
 from surgeon.api.replay import replay
 from surgeon.api.verify import verify_folder
-from surgeon.errors import CheckpointError, InfeasibleError, InputError, PlanError, SurgeonError, VerifyError
+from surgeon.errors import CheckpointError, InputError, PlanError, SurgeonError, VerifyError
 
 CUT = {"op": "remove", "select": {"kind": "ffn"}, "keep": {"fraction": 0.75}, "criterion": "magnitude"}
 RECIPE = {"surgeon": 1, "steps": [CUT]}
@@ -102,15 +102,6 @@ def test_half_precision_on_disk_and_small_shards(saved_llama, tmp_path):
     surgeon.run(recipe, model=saved_llama(), out=tmp_path / "small")
     assert (tmp_path / "small" / "model.safetensors.index.json").is_file()
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "small").dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("layout", ["padded", "per_layer"])
-def test_a_layout_that_can_only_be_planned(layout, saved_llama, tmp_path):
-    recipe = {**RECIPE, "export": {"layout": layout}}
-    model = saved_llama()
-    assert surgeon.plan(model, recipe).edits
-    with pytest.raises(InfeasibleError, match=f"layout {layout} can be planned"):
-        surgeon.run(recipe, model=model, out=tmp_path / "small")
 
 
 def test_refusals_before_anything_is_read(saved_llama, tmp_path):

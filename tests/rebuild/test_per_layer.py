@@ -1,0 +1,166 @@
+"""Layout per_layer: blocks of different widths compute what the masked original computes, in any family."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from surgeon.errors import InfeasibleError
+from surgeon.plan import DropBlock, Keep, Plan
+from surgeon.rebuild import per_layer
+from surgeon.rebuild.apply import apply_plan
+from surgeon.rebuild.layout import arrange, is_ordinary, limits_of
+from surgeon.rebuild.per_layer_class import TABLE, modeling_source
+from surgeon.rebuild.skeleton import skeleton
+from surgeon.rebuild.verify import compare
+from tests.rebuild.config_cases import TOKENS, cut, names, probed
+from tests.rebuild.uneven import FAMILIES, uneven
+
+
+def narrowed(family: str, plan_of=uneven, **changes):
+    module, graph, space = probed(family, **changes)
+    plan = plan_of(graph)
+    small, ledger = apply_plan(module, plan, graph, space, "per_layer")
+    return module, graph, plan, small, ledger
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_uneven_blocks_are_the_masked_original(family):
+    module, graph, plan, small, ledger = narrowed(family)
+    assert isinstance(small, type(module))
+    assert not is_ordinary(small.config)
+    assert ledger[-1].field == TABLE
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2", "opt", "falcon-grouped"])
+def test_what_modules_say_of_themselves_is_what_they_are(family):
+    _, _, _, small, _ = narrowed(family)
+    for part in small.modules():
+        if isinstance(part, nn.Linear):
+            assert (part.out_features, part.in_features) == part.weight.shape
+        elif type(part).__name__ == "Conv1D":
+            assert (part.nx, part.nf) == part.weight.shape
+
+
+def test_numbers_of_a_block_are_those_of_a_stock_block_of_that_width():
+    """Built by the stock class from a config with this block's fields alone: every number must agree."""
+    _, _, _, small, _ = narrowed("llama")
+    for place, layer in enumerate(small.model.layers):
+        fields = dict(small.config.per_layer_config[place].to_dict())
+        plain = {
+            key: value for key, value in fields.items() if key not in (TABLE, "per_layer_config", "auto_map")
+        }
+        stock = skeleton(type(small.config).from_dict({**plain, "hidden_size": 60, "architectures": None}))
+        want = dict(stock.model.layers[place].named_modules())
+        for path, part in layer.named_modules():
+            own = {k: v for k, v in vars(part).items() if type(v) in (int, float)}
+            assert own == {k: v for k, v in vars(want[path]).items() if type(v) in (int, float)}, path
+
+
+def test_a_wrong_number_is_found_out():
+    module, graph, plan, small, _ = narrowed("gptneox")
+    with torch.no_grad():
+        small.gpt_neox.layers[1].mlp.dense_4h_to_h.weight[3, 4] += 0.5
+    assert not compare(module, small, plan, graph, TOKENS).ok
+
+
+def test_a_plan_that_plain_fields_can_say_stays_ordinary():
+    module, graph, space = probed("llama")
+    small, _ = apply_plan(module, cut(graph, ffn=40), graph, space, "per_layer")
+    assert type(small) is type(module)
+    assert is_ordinary(small.config)
+
+
+def test_widths_alike_in_all_blocks_stay_in_their_fields():
+    def plan_of(graph):
+        both = uneven(graph, ("ffn",))
+        return both.add(Keep(name, (1,), 0) for name in names(graph, "kv_group"))
+
+    module, graph, plan, small, ledger = narrowed("llama", plan_of)
+    assert {"num_key_value_heads", "per_layer_config.*.intermediate_size"} <= {row.field for row in ledger}
+    assert small.config.num_key_value_heads == 1
+    assert all("self_attn." not in path for path in getattr(small.config, TABLE))
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_shared_widths_and_dropped_blocks_beside():
+    def plan_of(graph):
+        plan = uneven(graph, ("ffn", "kv_group"))
+        hidden = graph.of_kind("hidden")[0].name
+        return plan.add([Keep(hidden, tuple(range(12, 60)), 1), DropBlock("model.layers.1", 2)])
+
+    module, graph, plan, small, _ = narrowed("llama", plan_of, num_hidden_layers=4)
+    assert len(small.model.layers) == 3
+    assert small.config.hidden_size == 48
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_one_cut_block_among_many():
+    def plan_of(graph):
+        return Plan(graph.model_type, (Keep("layers.1.mlp.ffn", tuple(range(30)), 0),))
+
+    module, graph, plan, small, _ = narrowed("llama", plan_of, num_hidden_layers=3)
+    assert [layer.mlp.down_proj.in_features for layer in small.model.layers] == [88, 30, 88]
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_it_can_be_copied_and_its_attention_switched():
+    _, _, _, small, _ = narrowed("phi3")
+    with torch.no_grad():
+        want = small(TOKENS).logits
+        again = copy.deepcopy(small)
+        torch.testing.assert_close(again(TOKENS).logits, want)
+        again.set_attn_implementation("sdpa")
+        torch.testing.assert_close(again(TOKENS).logits, want, rtol=1e-4, atol=1e-4)
+    assert again.model.layers[1].self_attn.config._attn_implementation == "sdpa"
+
+
+def test_from_scratch_the_model_is_initialised():
+    _, _, _, small, _ = narrowed("llama")
+    fresh = type(small)(copy.deepcopy(small.config))
+    assert all(torch.isfinite(p).all() for p in fresh.parameters())
+    assert fresh.model.layers[1].mlp.up_proj.weight.detach().std().item() == pytest.approx(0.02, rel=0.2)
+
+
+def test_limits_bind_what_blocks_share():
+    _, graph, space = probed("qwen2")
+    limits = limits_of(space, graph, "per_layer")
+    own, hidden = names(graph, "ffn"), graph.of_kind("hidden")[0].name
+    assert limits.tied((*own, hidden)) == ((own[0],), (own[1],), (hidden,))
+    assert limits.refuse({own[0]: 31}) is None
+    assert limits.nearest((own[0],), 31, {}) == (31,)
+    refusal = limits.refuse({own[0]: 31, hidden: 41})
+    assert (refusal is None) == (limits_of(space, graph).refuse({hidden: 41}) is None)
+    assert limits.nearest((hidden,), 41, {own[0]: 31}) == limits_of(space, graph).nearest((hidden,), 41, {})
+
+
+def test_a_block_that_does_not_run_is_refused(monkeypatch):
+    from surgeon.rebuild import per_layer_parts
+
+    monkeypatch.setattr(per_layer_parts, "_runs", lambda module: "ValueError: shapes")
+    module, graph, space = probed("gpt2")
+    with pytest.raises(InfeasibleError, match=r"'transformer\.h\.0' cannot be run .* ValueError: shapes"):
+        arrange(space, graph, uneven(graph), "per_layer")
+
+
+def test_tensors_that_blocks_share_are_refused():
+    _, graph, space = probed("llama")
+    built = per_layer.measure(space.config)
+    name = "model.layers.1.mlp.up_proj.weight"
+    tied = type(built)(built.shapes, {name: "model.layers.0.mlp.up_proj.weight"}, built.numbers)
+    planned = {**built.shapes, name: (30, 60)}
+    with pytest.raises(InfeasibleError, match=r"up_proj.weight is one tensor with model.layers.0"):
+        per_layer._check_differences(planned, tied)
+
+
+def test_the_modeling_file_is_small_and_knows_nothing_of_surgeon():
+    module, _, _ = probed("llama")
+    text = modeling_source(type(module), module.config)
+    compile(text, "modeling_per_layer.py", "exec")
+    assert "surgeon" not in text
+    assert text.count("\n") < 100
+    assert "class PerLayerLlamaForCausalLM(PerLayer, LlamaForCausalLM):" in text
