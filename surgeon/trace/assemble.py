@@ -55,7 +55,7 @@ def assemble(recording: Recording, module: nn.Module) -> Graph:
                 tuple(found.sites),
                 place.block,
                 place.sublayer,
-                locks_of(found, parameters, ports.get(found.atom.id, ())),
+                locks_of(found, ports.get(found.atom.id, ())),
                 "normalised" in found.atom.marks,
                 tuple(ports.get(found.atom.id, ())),
                 picked=picks.get(found.atom.id, 0),

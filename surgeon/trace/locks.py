@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from surgeon.graph import Graph, Group, Parameter, Port
+from surgeon.graph import Graph, Group, Port
 from surgeon.trace.occurrences import Occurrences
 
 __all__ = ["lock_beside_untouched", "locks_of"]
 
 
-def locks_of(
-    found: Occurrences, parameters: Mapping[str, Parameter], ports: Sequence[Port]
-) -> frozenset[str]:
+def locks_of(found: Occurrences, ports: Sequence[Port]) -> frozenset[str]:
     """All reasons against one Axis."""
     reasons = set(found.atom.locks)
     if "data" in found.atom.marks:
@@ -28,8 +26,6 @@ def locks_of(
     for site in found.sites:
         if not site.stored:
             reasons.add(f"lies in {site.param}, which is computed from the config and not stored")
-    if not any(parameters[site.param].touched for site in found.sites):
-        reasons.add("no op of this forward pass touched it")
     places = [(site.param, site.dim) for site in found.sites]
     if len(set(places)) < len(places) and _overlaps(found):
         reasons.add("appears twice in one product")
