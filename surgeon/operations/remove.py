@@ -23,14 +23,16 @@ from surgeon.operations.operation import Operation, Proposal, operations
 from surgeon.operations.pool import Counts, Pool
 from surgeon.operations.pooling import make_pools, refuse_partial_ties
 from surgeon.operations.repairing import repaired
+from surgeon.operations.repairing_experts import repaired_experts
+from surgeon.operations.routing import TopK, heed_top_k, is_routing_group
 from surgeon.operations.state import State
 from surgeon.plan import Amount, Choice, Keep, kept_of, parameters_after, tagged_field
 from surgeon.repair import NoRepair, Repair, bias_name, repairs
 
 __all__ = ["REMOVABLE", "Remove"]
 
-REMOVABLE: tuple[AxisKind, ...] = ("ffn", "kv_group", "q_per_kv", "hidden", "channel")
-"""Kinds of Axes whose removal is a mask of contributions that are zero."""
+REMOVABLE: tuple[AxisKind, ...] = ("ffn", "kv_group", "q_per_kv", "expert", "hidden", "channel")
+"""Kinds of Axes whose removal is a mask: of contributions that are zero, of experts never chosen."""
 
 
 @operations.register("remove")
@@ -51,7 +53,7 @@ class Remove(Operation):
 
     op: Literal["remove"] = "remove"
     select: Selector
-    """Which Groups, of kinds ffn, kv_group, q_per_kv, hidden and channel."""
+    """Which Groups, of kinds ffn, kv_group, q_per_kv, expert, hidden and channel."""
     keep: Amount
     """How much stays: a fraction or a count of every Axis, or a target for the whole model."""
     criterion: Annotated[Criterion, tagged_field(criteria, "criterion")]
@@ -62,6 +64,8 @@ class Remove(Operation):
     """Cut in so many equal parts; each scores again what the one before has left."""
     repair: Annotated[Repair, tagged_field(repairs, "repair")] = NoRepair()
     """How what stays takes over what goes."""
+    top_k: TopK = "keep"
+    """Whether a router may take fewer experts a token, where fewer stay than it takes."""
 
     @model_validator(mode="after")
     def _count_is_uniform(self) -> Self:
@@ -107,13 +111,15 @@ class Remove(Operation):
             pools = make_pools(now, groups, self.criterion, began, self.keep.multiple_of)
             requested, counts = self._allocate(state, now, pools, shot / self.shots)
             now = now.after(_keeps(pools, counts, state.step))
+        clamped = heed_top_k(pools, counts, self.top_k)
         cut = [(pool, count) for pool, count in zip(pools, counts, strict=True) if count < pool.began]
         edits = _keeps([pool for pool, _ in cut], [count for _, count in cut], state.step)
         mended = repaired(self.repair, state, state.after(edits))
+        mended = mended.then(repaired_experts(self.repair, state, state.after(*mended.on(edits))))
         return Proposal(
             (*edits, *mended.edits),
             self._choices(pools, requested, counts),
-            notes=(*self._notes(state, now), *mended.notes),
+            notes=(*clamped, *self._notes(state, now), *mended.notes),
             values=mended.values,
         )
 
@@ -203,6 +209,8 @@ class Remove(Operation):
 def _unfit(group: Group) -> str | None:
     if group.kind not in REMOVABLE:
         return f"'{group.name}' is of kind {group.kind}"
+    if is_routing_group(group):
+        return f"'{group.name}' counts groups of experts, which the router takes {group.picked} of"
     return f"'{group.name}' is locked: {group.locked}" if group.locked else None
 
 

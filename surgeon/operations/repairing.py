@@ -16,11 +16,10 @@ from torch import Tensor
 from surgeon.calibrate.gap import stream_gap
 from surgeon.calibrate.gram import Gram
 from surgeon.calibrate.input_moment import InputMoment
-from surgeon.calibrate.walk import Walk
 from surgeon.errors import InfeasibleError
 from surgeon.operations.state import State
-from surgeon.plan import Assign, Plan
-from surgeon.rebuild import masked
+from surgeon.operations.walks import Walks
+from surgeon.plan import Assign, Edit, Plan
 from surgeon.repair import Cut, Gap, Repair, cuts_made
 
 __all__ = ["Mended", "repaired"]
@@ -36,6 +35,16 @@ class Mended:
     edits: tuple[Assign, ...] = ()
     values: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def then(self, other: Mended) -> Mended:
+        """Both, one after the other."""
+        return Mended(
+            (*self.edits, *other.edits), {**self.values, **other.values}, (*self.notes, *other.notes)
+        )
+
+    def on(self, edits: Sequence[Edit]) -> tuple[tuple[Edit, ...], dict[str, object]]:
+        """`edits` and these, with their tensors."""
+        return (*edits, *self.edits), dict(self.values)
 
 
 def repaired(repair: Repair, before: State, after: State) -> Mended:
@@ -84,59 +93,18 @@ class _Evidence:
     ) -> Mapping[str, Tensor]:
         if not cuts:
             return {}
-        return _Stream(self.before, self.cut, constant).mended(cuts, mend)
-
-
-class _Stream:
-    """Both walks, and the Plan as it grows with every repair."""
-
-    def __init__(self, before: State, cut: Plan, constant: bool) -> None:
-        self.bench = before.trial()
-        self.graph = before.graph
-        self.blocks = tuple(block.name for block in max(self.graph.stacks, key=len).blocks)
-        self.plan = cut
-        self.constant = constant
-        samples = self.bench.samples
-        size = max(1, _TOKENS // samples.ids.shape[1])
-        self.whole = masked(self.bench.module, Plan(cut.model_type), self.graph).fixed(self.blocks)
-        self.aim = Walk.begin(self.bench.module, self.blocks, samples, size, self.whole)
-        self.have = self.aim.beside(self._forward(0))
-
-    def mended(
-        self, cuts: Sequence[Cut], mend: Callable[[Cut, Gap], Mapping[str, Tensor]]
-    ) -> Mapping[str, Tensor]:
-        """All new tensors, block by block."""
+        walks = Walks.begin(self.before, self.cut, _TOKENS)
         values: dict[str, Tensor] = {}
         for block, here in groupby(cuts, key=lambda cut: cut.block):
-            self._advance_to(block)
+            walks.advance_to(block)
             for cut in here:
-                found = mend(cut, self._gap(cut))
+                kept, with_bias = torch.from_numpy(cut.kept), constant and cut.bias is not None
+                gap = stream_gap(cut.param, kept, with_bias, walks.original(), walks.cut())
+                found = mend(cut, Gap(gap.gram, gap.cross))
                 values |= found
-                self.plan = self.plan.add([Assign(name, "repair") for name in found], found)
-            self.bench.told("repair", self.have.at + 1, len(self.blocks))
+                walks.put(found)
+            walks.told()
         return values
-
-    def _gap(self, cut: Cut) -> Gap:
-        kept = torch.from_numpy(cut.kept)
-        constant = self.constant and cut.bias is not None
-        found = stream_gap(
-            cut.param, kept, constant, (self.aim, self.whole), (self.have, self._forward(self.have.at))
-        )
-        return Gap(found.gram, found.cross)
-
-    def _advance_to(self, block: str | None) -> None:
-        while self.blocks[self.have.at] != block:
-            self.aim.advance(self.whole)
-            if self.blocks[self.have.at] in self.plan.dropped:
-                self.have.step_over()
-            else:
-                self.have.advance(self._forward(self.have.at))
-
-    def _forward(self, at: int) -> Callable[..., object]:
-        """The masked view under the Plan so far, to run the Block at `at`."""
-        return masked(self.bench.module, self.plan, self.graph).fixed(
-            self.blocks[:at] + self.blocks[at + 1 :]
-        )
 
 
 def _params(cuts: Sequence[Cut]) -> tuple[str, ...]:

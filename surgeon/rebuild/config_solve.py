@@ -17,6 +17,7 @@ from surgeon.errors import InfeasibleError, RebuildError
 from surgeon.graph import Graph
 from surgeon.plan import Plan, cuts_of
 from surgeon.plan.report import LedgerRow
+from surgeon.rebuild.config_clamp import clamped
 from surgeon.rebuild.config_judge import changed_constants, changed_numbers, odd_fields, odd_numbers
 from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_search import Changes, Search
@@ -50,6 +51,7 @@ def solve(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
     """
     target = aim(plan, graph, space.shallow)
     changes = find_changes(space, target)
+    changes = {**changes, **clamped(space, graph, plan)}
     try:
         config = vary(space.config, changes)
         for depth in space.depths:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
-__all__ = ["plain_execution"]
+__all__ = ["Experts", "plain_execution"]
 
-_PLAIN = {
-    "_attn_implementation_internal": "eager",
-    "_experts_implementation_internal": "batched_mm",
-    "use_cache": False,
-}
+Experts = Literal["batched_mm", "eager"]
 
 
 @contextlib.contextmanager
-def plain_execution(module: nn.Module) -> Iterator[None]:
+def plain_execution(module: nn.Module, experts: Experts = "batched_mm") -> Iterator[None]:
     """While open, every config in `module` asks for plain ops; then all is as it was.
 
-    Fused attention and grouped experts compute the same through ops that hide the axes; expert
-    loops would leave every expert's slice an axis of its own.
+    Fused attention and grouped experts compute the same through ops that hide the axes, and will not run
+    in every dtype and width. Of experts, loops (``eager``) would leave every expert's slice an axis of
+    its own, and batched products gather the matrices of every token's experts: the one is for running,
+    the other for tracing.
     """
+    plain: dict[str, object] = {
+        "_attn_implementation_internal": "eager",
+        "_experts_implementation_internal": experts,
+        "use_cache": False,
+    }
     before: list[tuple[Any, str, Any]] = []
     seen: set[int] = set()
     try:
@@ -32,10 +35,10 @@ def plain_execution(module: nn.Module) -> Iterator[None]:
             if config is None or id(config) in seen:
                 continue
             seen.add(id(config))
-            for field, plain in _PLAIN.items():
+            for field, value in plain.items():
                 if field in vars(config):
                     before.append((config, field, vars(config)[field]))
-                    setattr(config, field, plain)
+                    setattr(config, field, value)
         yield
     finally:
         for config, field, value in before:

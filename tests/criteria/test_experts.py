@@ -144,5 +144,5 @@ def test_gates_on_inputs_count_only_what_was_given():
 @pytest.mark.parametrize("name", NAMES)
 def test_other_axes_are_refused(name):
     model, graph = routed("softmax, as it is")
-    with pytest.raises(SurgeonError, match="counts no routed experts|no stack of routed experts"):
+    with pytest.raises(SurgeonError, match=r"counts no routed experts|no stack of routed experts"):
         scored(model.float(), graph, rows([[3, 4, 5]]), kind="kv_group", names=(name,))

@@ -1,0 +1,75 @@
+"""Two walks side by side, of the original model and of the one that is being cut and repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from surgeon.calibrate import Bench
+from surgeon.calibrate.walk import Forward, Walk
+from surgeon.graph import Graph
+from surgeon.operations.state import State
+from surgeon.plan import Assign, Plan
+from surgeon.rebuild import masked
+
+__all__ = ["Walks"]
+
+
+class Walks:
+    """Both walks, and the Plan as it grows with every repair."""
+
+    def __init__(self, bench: Bench, graph: Graph, cut: Plan, tokens: int) -> None:
+        self.bench = bench
+        self.graph = graph
+        self.blocks = tuple(block.name for block in max(graph.stacks, key=len).blocks)
+        self.plan = cut
+        samples = bench.samples
+        size = max(1, tokens // samples.ids.shape[1])
+        self._whole = masked(bench.module, Plan(cut.model_type), graph).fixed(self.blocks)
+        self._aim = Walk.begin(bench.module, self.blocks, samples, size, self._whole)
+        self._have = self._aim.beside(self._forward(0))
+
+    @classmethod
+    def begin(cls, state: State, cut: Plan, tokens: int) -> Walks:
+        """Before the first Block, about `tokens` tokens a batch.
+
+        Raises:
+            SurgeonError: there is no calibration text, or a Block cannot be run alone.
+        """
+        return cls(state.trial(), state.graph, cut, tokens)
+
+    def advance_to(self, block: str | None) -> None:
+        """Take the Blocks before the one called `block`."""
+        while self.blocks[self._have.at] != block:
+            self._aim.advance(self._whole)
+            if self.blocks[self._have.at] in self.plan.dropped:
+                self._have.step_over()
+            else:
+                self._have.advance(self._forward(self._have.at))
+
+    def meet(self) -> None:
+        """Let the cut model go on from the states of the original."""
+        self._have.states = list(self._aim.states)
+
+    def put(self, values: Mapping[str, Tensor]) -> None:
+        """From now on the cut model has these tensors."""
+        self.plan = self.plan.add([Assign(name, "repair") for name in values], values)
+
+    def original(self) -> tuple[Walk, Forward]:
+        """The original, before the current Block."""
+        return self._aim, self._whole
+
+    def cut(self) -> tuple[Walk, Forward]:
+        """The cut model, before the current Block."""
+        return self._have, self._forward(self._have.at)
+
+    def told(self) -> None:
+        """Say that the current Block is repaired."""
+        self.bench.told("repair", self._have.at + 1, len(self.blocks))
+
+    def _forward(self, at: int) -> Callable[..., object]:
+        """The masked view under the Plan so far, to run the Block at `at`."""
+        return masked(self.bench.module, self.plan, self.graph).fixed(
+            self.blocks[:at] + self.blocks[at + 1 :]
+        )
