@@ -156,11 +156,19 @@ def _written(config: PreTrainedConfig, parts: Mapping[str, BlockParts], graph: G
     new = copy.deepcopy(config)
     setattr(new, TABLE, table)
     new.auto_map = auto_map(stock, config)  # type: ignore[attr-defined]  # a field of any config
-    if len(graph.stacks) == 1 and len(parts) == getattr(config, "num_hidden_layers", None):
+    if len(graph.stacks) == 1 and _layers(config) == len(parts):
         # Validators of config classes, and what lies outside of the layers, read the one width.
         new.allow_global_per_layer_attribute_access = True
         new.per_layer_config = dict(enumerate(fields.values()))
     return new
+
+
+def _layers(config: PreTrainedConfig) -> int | None:
+    """How many layers transformers itself sees in the config; None where it would not know."""
+    try:
+        return len(config.per_layer_config)
+    except AttributeError:
+        return None
 
 
 def _fields(config: PreTrainedConfig, parts: Mapping[str, BlockParts]) -> dict[str, dict[str, int]]:

@@ -142,13 +142,13 @@ def test_a_block_that_does_not_run_is_refused(monkeypatch):
     from surgeon.rebuild import per_layer_parts
 
     monkeypatch.setattr(per_layer_parts, "_runs", lambda module: "ValueError: shapes")
-    module, graph, space = probed("gpt2")
+    _, graph, space = probed("gpt2")
     with pytest.raises(InfeasibleError, match=r"'transformer\.h\.0' cannot be run .* ValueError: shapes"):
         arrange(space, graph, uneven(graph), "per_layer")
 
 
 def test_tensors_that_blocks_share_are_refused():
-    _, graph, space = probed("llama")
+    _, _, space = probed("llama")
     built = per_layer.measure(space.config)
     name = "model.layers.1.mlp.up_proj.weight"
     tied = type(built)(built.shapes, {name: "model.layers.0.mlp.up_proj.weight"}, built.numbers)
