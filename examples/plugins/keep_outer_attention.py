@@ -4,7 +4,8 @@ surgeon run recipe.yaml --plugin examples/plugins/keep_outer_attention.py ...
 
     steps:
       - {op: keep_outer_attention, share: 0.25}
-      - {op: remove, select: {kind: [ffn, kv_group]}, keep: {fraction: 0.75}, criterion: magnitude}
+      - {op: remove, select: {kind: [ffn, kv_group]}, keep: {fraction: 0.5}, criterion: magnitude}
+    export: {layout: per_layer}     # attention then differs from block to block
 """
 
 from __future__ import annotations

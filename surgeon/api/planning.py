@@ -148,7 +148,11 @@ def _rewritten(step: GraphPass, state: State, earlier: tuple[str, ...]) -> tuple
     graph = step.run(state.graph, earlier)
     options = step.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"op"})
     record = StepRecord(step=state.step, op=step.op, options=options)
-    return replace(state, graph=graph, step=state.step + 1), record
+    before = {group.name for group in state.graph.groups if group.locked is None}
+    after = {group.name for group in graph.groups if group.locked is None}
+    locked = {group.name for group in graph.groups} & before - after
+    protected = state.protected - after | locked
+    return replace(state, graph=graph, protected=frozenset(protected), step=state.step + 1), record
 
 
 def _report(

@@ -93,7 +93,7 @@ class Remove(Operation):
 
     def requires(self, state: State) -> None:
         """Groups of removable kinds, not locked, and all that share one size in the config."""
-        groups = self.select.on(state.graph)
+        groups = state.selected(self.select)
         lines = [line for group in groups if (line := _unfit(group))]
         if lines:
             raise InfeasibleError(
@@ -104,7 +104,7 @@ class Remove(Operation):
 
     def propose(self, state: State) -> Proposal:
         """One Keep for every Axis that loses an index."""
-        groups = self.select.on(state.graph)
+        groups = state.selected(self.select)
         began = {group.name: len(kept_of(state.plan, group)) for group in groups}
         now, requested, pools, counts = state, (), (), ()
         for shot in range(1, self.shots + 1):
@@ -119,6 +119,7 @@ class Remove(Operation):
         return Proposal(
             (*edits, *mended.edits),
             self._choices(pools, requested, counts),
+            refused=state.spared(self.select),
             notes=(*clamped, *self._notes(state, now), *mended.notes),
             values=mended.values,
         )

@@ -9,10 +9,10 @@ from functools import cached_property
 from torch import Tensor
 
 from surgeon.calibrate import Bench, Statistic, Statistics
-from surgeon.errors import SurgeonError
-from surgeon.graph import Graph, Group
+from surgeon.errors import SelectorError, SurgeonError
+from surgeon.graph import Graph, Group, Selector
 from surgeon.operations.masked_weights import MaskedWeights
-from surgeon.plan import Edit, GroupedLimits, Limits, Plan, Unlimited, traced_edits
+from surgeon.plan import Edit, GroupedLimits, Limits, Plan, Refused, Unlimited, traced_edits
 from surgeon.rebuild import TensorSource
 
 __all__ = ["Inexpressible", "Measure", "State"]
@@ -30,7 +30,7 @@ class State:
 
     `source` holds the model's own tensors and `measure` runs its calibration text; either is None where
     no step declared that it needs one. `config_limits` is what the exported config can express of widths,
-    `inexpressible` of a whole Plan. `bench` runs the model under Plans that are only tried.
+    `inexpressible` of a whole Plan. `protected` are the Axes that passes of the recipe locked. `bench` runs the model under Plans that are only tried.
     """
 
     graph: Graph
@@ -40,6 +40,7 @@ class State:
     source: TensorSource | None = None
     measure: Measure | None = None
     bench: Bench | None = None
+    protected: frozenset[str] = frozenset()
     inexpressible: Inexpressible = lambda plan: None
 
     @cached_property
@@ -71,6 +72,30 @@ class State:
             )
         narrow = {key: key if groups is None else key.on(self.graph, groups) for key in wanted}
         return self.measure(self.plan, frozenset(narrow.values())).renamed(narrow)
+
+    def selected(self, select: Selector) -> tuple[Group, ...]:
+        """What `select` chooses, apart from what a pass of the recipe protects.
+
+        Raises:
+            SelectorError: the selection is empty, or nothing of it is left.
+        """
+        groups = select.on(self.graph)
+        free = tuple(group for group in groups if group.name not in self.protected)
+        if not free:
+            raise SelectorError(
+                f"all {len(groups)} selected axes are locked by passes before step {self.step} "
+                f"(first: '{groups[0].name}': {groups[0].locked})",
+                hint="select others, or leave the pass out",
+            )
+        return free
+
+    def spared(self, select: Selector) -> tuple[Refused, ...]:
+        """What `select` chooses and a pass protects, with its reason."""
+        return tuple(
+            Refused(axis=group.name, reason=group.locked or "locked by a pass")
+            for group in select.on(self.graph)
+            if group.name in self.protected
+        )
 
     def trial(self) -> Bench:
         """The model and its calibration text, to try Plans on.
