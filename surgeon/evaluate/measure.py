@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.errors import InputError
-from surgeon.evaluate.metric import MetricValue, ModelMetric, TokenMetric, metrics
+from surgeon.evaluate.continuation import agreements, greedy
+from surgeon.evaluate.metric import ContinuationMetric, MetricValue, ModelMetric, TokenMetric, metrics
 from surgeon.evaluate.windows import Windowing, windows
 
 __all__ = ["measure"]
 
 PROMPT_TOKENS = 64
+CONTINUATIONS, CONTINUED_FROM, CONTINUED = 8, 32, 32
+"""Prompts to continue, tokens of each, and tokens that are written behind them."""
 
 
 def measure(
@@ -38,27 +41,49 @@ def measure(
     chosen = [kind for _, kind in metrics] if names is None else [metrics.get(name) for name in names]
     by_model = [kind() for kind in chosen if issubclass(kind, ModelMetric)]
     by_token: list[TokenMetric] = []
+    by_continuation: list[ContinuationMetric] = []
     for kind in chosen:
         if issubclass(kind, ModelMetric):
             continue
         lacking = _lacking(kind, ids, other)
-        if lacking is None:
+        if lacking is None and issubclass(kind, ContinuationMetric):
+            by_continuation.append(kind())
+        elif lacking is None and issubclass(kind, TokenMetric):
             by_token.append(kind())
         elif names is not None:
             raise InputError(f"metric '{kind.name}' needs {lacking}, none was given")
     with torch.no_grad():
         if by_token and ids is not None:
             _run(model, other, ids, protocol or Windowing(), by_token, progress)
+        continued: tuple[MetricValue, ...] = ()
+        if by_continuation and ids is not None and other is not None:
+            continued = _continued(model, other, ids, by_continuation)
         prompt = _prompt(model, ids)
         values = [(metric, metric.measure(model, prompt)) for metric in by_model]
     said = str(protocol or Windowing())
     return (
         *(MetricValue(m.name, m.value(), m.unit, m.better, said) for m in by_token),
+        *continued,
         *(MetricValue(m.name, number, m.unit, m.better) for m, number in values),
     )
 
 
-def _lacking(kind: type[TokenMetric], ids: Tensor | None, other: nn.Module | None) -> str | None:
+def _continued(
+    model: nn.Module, other: nn.Module, ids: Tensor, chosen: Sequence[ContinuationMetric]
+) -> tuple[MetricValue, ...]:
+    """Metrics of what `other` writes after pieces of the text, which lie evenly over it."""
+    length = min(CONTINUED_FROM, ids.numel())
+    rows = min(CONTINUATIONS, ids.numel() // length)
+    starts = [row * (ids.numel() // rows) for row in range(rows)]
+    prompts = torch.stack([ids[start : start + length] for start in starts])
+    agree = agreements(model, greedy(other, prompts, CONTINUED), CONTINUED)
+    said = f"{rows} prompts of {length} tokens, {CONTINUED} continued"
+    return tuple(MetricValue(m.name, m.score(agree), m.unit, m.better, said) for m in chosen)
+
+
+def _lacking(
+    kind: type[TokenMetric] | type[ContinuationMetric], ids: Tensor | None, other: nn.Module | None
+) -> str | None:
     if ids is None:
         return "a text"
     return "another model to compare with" if kind.against and other is None else None

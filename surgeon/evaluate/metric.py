@@ -1,7 +1,8 @@
-"""The two contracts of a metric, and the registry of metrics.
+"""The contracts of a metric, and the registry of metrics.
 
 A `TokenMetric` is fed the logits of every window, so that any number of them share one run over the
-text. A `ModelMetric` looks at the model itself. A new metric is one new file in this package.
+text. A `ModelMetric` looks at the model itself, a `ContinuationMetric` at how the model goes along with
+what another one would write. A new metric is one new file in this package.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from surgeon.evaluate.windows import Window
 from surgeon.registry import Registry
 
-__all__ = ["MetricValue", "ModelMetric", "TokenMetric", "metrics"]
+__all__ = ["ContinuationMetric", "MetricValue", "ModelMetric", "TokenMetric", "metrics"]
 
 Better = Literal["higher", "lower"]
 
@@ -63,4 +64,19 @@ class ModelMetric(ABC):
         """The number."""
 
 
-metrics: Registry[type[TokenMetric] | type[ModelMetric]] = Registry("metric", "surgeon.evaluate")
+class ContinuationMetric(ABC):
+    """A number of how the model goes along with another one's greedy continuation of the text."""
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    better: ClassVar[Better]
+    against: ClassVar[bool] = True
+
+    @abstractmethod
+    def score(self, agree: Tensor) -> float:
+        """The number, from which tokens agree; [rows, length] bool."""
+
+
+metrics: Registry[type[TokenMetric] | type[ModelMetric] | type[ContinuationMetric]] = Registry(
+    "metric", "surgeon.evaluate"
+)

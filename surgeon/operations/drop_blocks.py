@@ -75,6 +75,14 @@ class DropBlocks(Operation):
         """Whether the criterion does."""
         return self.repair.needs_text or (self.criterion is not None and self.criterion.reads_weights)
 
+    def milder(self, state: State) -> DropBlocks | None:
+        """Half as many Blocks go; a list is not shortened."""
+        if self.keep is None:
+            return None
+        left = len(left_blocks(state, self.select))
+        kept = left - (left - self.keep.kept(left)) // 2
+        return None if kept == left else self.model_copy(update={"keep": Amount(count=kept)})
+
     def propose(self, state: State) -> Proposal:
         """One DropBlock for every Block that goes."""
         cut = self._chosen(state) if self.drop is None else self._listed(state, self.drop)

@@ -15,13 +15,18 @@ from surgeon.calibrate import Statistic
 from surgeon.errors import SurgeonError
 from surgeon.graph import Graph
 from surgeon.graph.strict import Strict
+from surgeon.operations.guard import Guard
 from surgeon.operations.state import State
-from surgeon.plan import Choice, Edit, Refused, StepRecord, check_plan
+from surgeon.plan import Amount, Choice, Edit, Refused, StepRecord, check_plan
 from surgeon.registry import Registry
 
 __all__ = ["Operation", "Proposal", "operations"]
 
 operations: Registry[type[Operation]] = Registry("operation", "surgeon.operations")
+
+
+_NEARLY_ALL = 0.99
+"""A step that keeps more than this cannot be made milder."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Operation(Strict, ABC):
     """A step that proposes Edits; a subclass has ``op: Literal["its_name"]`` and its options."""
 
     op: str
+    guard: Guard | None = None
+    """How much damage is accepted; a step that does more is made milder, or rejected."""
 
     @property
     def reads_weights(self) -> bool:
@@ -65,6 +72,17 @@ class Operation(Strict, ABC):
         """Raise a SurgeonError where the Plan is not what this operation promises."""
         return
 
+    def milder(self, state: State) -> Operation | None:
+        """The same step with about half of its effect, or None where there is no such step.
+
+        Unless overridden, a step that keeps a fraction of something keeps half of the rest as well.
+        """
+        keep = getattr(self, "keep", None)
+        if not isinstance(keep, Amount) or keep.fraction is None or keep.fraction > _NEARLY_ALL:
+            return None
+        more = keep.model_copy(update={"fraction": (1 + keep.fraction) / 2})
+        return self.model_copy(update={"keep": more})
+
     def run(self, state: State) -> tuple[State, StepRecord]:
         """`requires`, `propose`, `ensures`, and the checks of the contract.
 
@@ -72,11 +90,7 @@ class Operation(Strict, ABC):
             SurgeonError: of whatever type, its message led by the step and the operation.
         """
         try:
-            self.requires(state)
-            proposal = self.propose(state)
-            after = state.after(proposal.edits, dict(proposal.values))
-            check_plan(after.plan, state.graph, state.limits)
-            self.ensures(state, after)
+            proposal, after = self._guarded(state, self.guard) if self.guard else self._proposed(state)
         except SurgeonError as error:
             error.message = f"step {state.step} '{self.op}': {error.message}"
             raise
@@ -90,3 +104,28 @@ class Operation(Strict, ABC):
             notes=proposal.notes,
         )
         return replace(after, step=state.step + 1), record
+
+    def _proposed(self, state: State) -> tuple[Proposal, State]:
+        self.requires(state)
+        proposal = self.propose(state)
+        after = state.after(proposal.edits, dict(proposal.values))
+        check_plan(after.plan, state.graph, state.limits)
+        self.ensures(state, after)
+        return proposal, after
+
+    def _guarded(self, state: State, guard: Guard) -> tuple[Proposal, State]:
+        """The proposal of this step, or of a milder one, that does no more damage than accepted."""
+        step: Operation | None = self
+        notes: list[str] = []
+        for attempt in range(guard.tries + 1):
+            proposal, after = step._proposed(state)
+            damage = guard.damage(state.trial(), after.plan)
+            accepted = damage <= guard.max
+            how = ("accepted", "accepted, made milder")[attempt > 0] if accepted else "too much"
+            notes.append(f"guard: {guard.metric} {damage:.4g}, at most {guard.max:g}: {how}")
+            if accepted:
+                return replace(proposal, notes=(*proposal.notes, *notes)), after
+            step = step.milder(state)
+            if step is None:
+                break
+        return Proposal((), notes=(*notes, "guard: the step is rejected, nothing is changed")), state

@@ -1,0 +1,89 @@
+"""Guard: a bound on the damage that a step may do, measured on the calibration text.
+
+The original model is the reference, so that the steps of a recipe share one bound. Not here: what becomes
+of a step that does too much (`surgeon.operations.operation`).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from surgeon.calibrate import Bench, Samples, next_token_loss
+from surgeon.calibrate.gather import model_inputs
+from surgeon.calibrate.last_hidden import last_hidden, mean_similarity
+from surgeon.evaluate.continuation import agreements, greedy
+from surgeon.graph.strict import Strict
+from surgeon.plan import Plan
+
+__all__ = ["Guard"]
+
+_CONTINUED = 32
+"""Tokens that the original writes after each sample's first half."""
+
+_LARGEST = math.log(sys.float_info.max)
+
+
+class Guard(Strict):
+    """Accept a step only up to this much damage.
+
+    YAML::
+
+        guard: {metric: kl, max: 0.5}
+    """
+
+    metric: Literal["kl", "perplexity", "similarity", "first_divergent_token"]
+    """``kl``: nats a token from the original. ``perplexity``: that of the cut model. ``similarity``: 1 minus
+    the mean cosine of final states. ``first_divergent_token``: share of a greedy continuation that is lost
+    behind the first token that differs."""
+    max: Annotated[float, Field(ge=0)]
+    """Largest value that is accepted."""
+    samples: Annotated[int, Field(ge=1)] | None = None
+    """Calibration samples to measure on, the first ones; absent: all."""
+    tries: Annotated[int, Field(ge=0)] = 4
+    """How often a step that does too much is made milder before it is rejected."""
+
+    def damage(self, bench: Bench, plan: Plan) -> float:
+        """The metric of the model under `plan`."""
+        every = bench.samples
+        samples = Samples(every.ids[: self.samples], every.mask[: self.samples])
+        whole = Plan(plan.model_type)
+        if self.metric == "similarity":
+            want = list(last_hidden(bench, whole, samples))
+            return 1 - mean_similarity(want, last_hidden(bench, plan, samples))
+        if self.metric == "first_divergent_token":
+            return self._lost(bench, plan, samples)
+        return self._per_token(bench, plan, samples)
+
+    def _per_token(self, bench: Bench, plan: Plan, samples: Samples) -> float:
+        view, original = bench.view(plan), bench.view(Plan(plan.model_type))
+        total, tokens = 0.0, 0
+        with bench.running():
+            for batch in samples.unpadded(1):
+                inputs = model_inputs(bench.module, batch)
+                logits = view(**inputs).logits
+                if self.metric == "perplexity":
+                    mean = float(next_token_loss(logits, batch)) if batch.predicted else 0.0
+                    total, tokens = total + mean * batch.predicted, tokens + batch.predicted
+                    continue
+                log_q = logits.float().log_softmax(-1)
+                log_p = original(**inputs).logits.float().log_softmax(-1)
+                total += float((log_p.exp() * (log_p - log_q)).double().sum())
+                tokens += batch.ids.numel()
+        mean = total / tokens
+        return math.exp(min(mean, _LARGEST)) if self.metric == "perplexity" else mean
+
+    def _lost(self, bench: Bench, plan: Plan, samples: Samples) -> float:
+        view, original = bench.view(plan), bench.view(Plan(plan.model_type))
+        lost, count = 0.0, 0
+        with bench.running():
+            for batch in samples.unpadded(1):
+                prompt = model_inputs(bench.module, batch)["input_ids"]
+                prompt = prompt[:, : max(1, prompt.shape[1] // 2)]
+                agree = agreements(view, greedy(original, prompt, _CONTINUED), _CONTINUED)
+                lost += 1 - float(agree.long().cumprod(1).double().mean())
+                count += 1
+        return lost / count
