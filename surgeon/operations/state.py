@@ -30,7 +30,8 @@ class State:
 
     `source` holds the model's own tensors and `measure` runs its calibration text; either is None where
     no step declared that it needs one. `config_limits` is what the exported config can express of widths,
-    `inexpressible` of a whole Plan. `protected` are the Axes that passes of the recipe locked. `bench` runs the model under Plans that are only tried.
+    `inexpressible` of a whole Plan. `protected` are the Axes that passes of the recipe locked. `bench`
+    runs the model under Plans that are only tried.
     """
 
     graph: Graph
