@@ -74,7 +74,9 @@ def _expressible_part(space: ConfigSpace, graph: Graph, plan: Plan) -> Plan:
     alike = shared_part(plan, graph)
     kinds = {graph.group(axis).kind for axis in kept}
     gone = tuple(f"{block}." for block in plan.dropped)
-    names = [g.name for g in graph.of_kind(*kinds) if not (gone and g.sites[0].param.startswith(gone))]
+    names = [
+        g.name for g in graph.groups if g.kind in kinds and not (gone and g.sites[0].param.startswith(gone))
+    ]
     for held in limits.tied(names):
         counts = {len(kept[name]) if name in kept else graph.group(name).size for name in held}
         if len(counts) == 1 and not all(name in alike.kept() for name in held):

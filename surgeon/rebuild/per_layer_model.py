@@ -11,6 +11,8 @@ load with ``trust_remote_code=True`` wherever transformers is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -37,14 +39,15 @@ class PerLayer:
         layers = config.to_dict().get("per_layer_config")
         config.per_layer_config = None  # the stock class wants one width to begin with
         try:
-            super().__init__(config, *args, **kwargs)
+            super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]  # that of the stock class
         finally:
             config.per_layer_config = layers
-        inner = self.base_model_prefix + "."
-        whole = hasattr(self, self.base_model_prefix)
+        model: Any = self
+        inner = model.base_model_prefix + "."
+        whole = hasattr(model, model.base_model_prefix)
         for path, row in config.per_layer_modules.items():
             if whole or path.startswith(inner):
-                narrow(self.get_submodule(path if whole else path.removeprefix(inner)), row)
+                narrow(model.get_submodule(path if whole else path.removeprefix(inner)), row)
 
 
 def narrow(module, row):
