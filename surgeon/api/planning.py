@@ -105,6 +105,8 @@ def make_plan(
         RecipeError: a step does not fit the model.
         SurgeonError: a step refused; its message says which and why.
     """
+    if recipe.rehome is not None:
+        subject.rehome(recipe.rehome)
     known = traced(subject, progress, recipe.export)
     check_recipe(recipe, known.graph)
     before = cost_of(Plan(known.graph.model_type), known.graph, subject.dtype)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from surgeon.api.planning import cost_of, traced
 from surgeon.api.progress import Progress, silent
 from surgeon.api.publishing import Writing, publish
 from surgeon.api.subject import Subject
-from surgeon.errors import PlanError
+from surgeon.errors import InfeasibleError, PlanError
 from surgeon.io import check_output, read_plan
 from surgeon.plan import Plan, Report, check_plan
 from surgeon.rebuild import ExportLayout, arrange, diagnose
 from surgeon.recipe import Export
 from surgeon.repair import lacking_biases
 
-__all__ = ["replay", "same_model"]
+__all__ = ["replay", "same_model", "to_planned_family"]
 
 
 def replay(
@@ -37,8 +38,9 @@ def replay(
     subject = Subject(model, device)
     target = check_output(out, None if subject.checkpoint is None else subject.checkpoint.folder)
     export = Export(layout=layout)
-    known = traced(subject, progress, export)
     read = read_plan(plan)
+    to_planned_family(subject, read)
+    known = traced(subject, progress, export)
     if subject.add_biases(lacking_biases(read, known.graph)):
         known = traced(subject, progress, export)
     check_plan(read, known.graph, known.limits)
@@ -52,6 +54,12 @@ def replay(
         loads=diagnose(arranged, (*subject.ledger, *arranged.ledger)),
     )
     return publish(subject, read, known, report, Writing(target), progress)
+
+
+def to_planned_family(subject: Subject, plan: Plan) -> None:
+    """Move the model where the plan's recipe moved it; one that cannot be moved is left to `check_plan`."""
+    with suppress(InfeasibleError):
+        subject.rehome(plan.model_type)
 
 
 def same_model(plan: Plan, subject: Subject) -> None:

@@ -21,6 +21,7 @@ from surgeon.io import Checkpoint
 from surgeon.plan.report import LedgerRow
 from surgeon.rebuild import config_of, skeleton
 from surgeon.rebuild.bias_slots import BiasSlots, bias_slots, with_bias_slots
+from surgeon.rebuild.rehome import rehome, rehomed_config
 
 __all__ = ["ModelLike", "Subject", "in_dtype", "widened"]
 
@@ -38,6 +39,7 @@ class Subject:
         self._module: nn.Module | None = None
         self._config: PreTrainedConfig | None = None
         self._slots: BiasSlots | None = None
+        self._home: PreTrainedConfig | None = None
         if isinstance(model, nn.Module):
             self._module, self.name = model, type(model).__name__
         elif isinstance(model, PreTrainedConfig):
@@ -55,7 +57,23 @@ class Subject:
         """
         if self._slots is not None:
             return self._slots.config
+        return self._own_config if self._home is None else self._home
+
+    @property
+    def _own_config(self) -> PreTrainedConfig:
         return self._config if self._config is not None else config_of(self._transformers_module())
+
+    def rehome(self, model_type: str) -> None:
+        """From now on the same weights in the stock class of another family; before anything is traced.
+
+        Raises:
+            InfeasibleError: no config of that family takes the weights over.
+        """
+        if model_type == self._own_config.model_type:
+            return
+        self._home = rehomed_config(self._own_config, model_type)
+        for known in ("config", "structure", "module", "wide"):
+            self.__dict__.pop(known, None)
 
     def add_biases(self, names: Collection[str]) -> bool:
         """From now on the model with these biases too, zero where they are new; whether that changed it.
@@ -75,16 +93,18 @@ class Subject:
 
     @property
     def ledger(self) -> tuple[LedgerRow, ...]:
-        """Config fields that were changed to make room for biases."""
+        """What was changed of the config before anything was cut: its family, and room for biases."""
         fields = () if self._slots is None else self._slots.fields
-        return tuple(
-            LedgerRow(field=field, old=False, new=True, why="biases for the repair") for field in fields
-        )
+        slots = (LedgerRow(field=field, old=False, new=True, why="biases for the repair") for field in fields)
+        if self._home is None:
+            return tuple(slots)
+        old, new = self._own_config.model_type, self._home.model_type
+        return (LedgerRow(field="model_type", old=old, new=new, why="rehome: identical logits"), *slots)
 
     @cached_property
     def structure(self) -> nn.Module:
         """The module as it is, or one without storage: enough to trace."""
-        if self._slots is None and self._module is not None:
+        if self._slots is None and self._home is None and self._module is not None:
             return self._module
         return skeleton(self.config)
 
@@ -96,7 +116,8 @@ class Subject:
             InputError: there is only a config.
             CheckpointError: the weights are absent, broken, or do not fit the config.
         """
-        return self.original if self._slots is None else with_bias_slots(self.original, self._slots)
+        housed = self.original if self._home is None else rehome(self.original, self._home.model_type)
+        return housed if self._slots is None else with_bias_slots(housed, self._slots)
 
     @cached_property
     def original(self) -> PreTrainedModel:

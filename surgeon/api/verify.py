@@ -10,7 +10,7 @@ from surgeon.api.biases import with_biases_of
 from surgeon.api.progress import Progress, silent
 from surgeon.api.publishing import in_words
 from surgeon.api.reload import check_reload
-from surgeon.api.replay import same_model
+from surgeon.api.replay import same_model, to_planned_family
 from surgeon.api.subject import Subject
 from surgeon.io import read_plan
 from surgeon.plan import Plan, check_plan
@@ -48,9 +48,10 @@ def verify_folder(
         PlanError: the folder was made from another model.
     """
     subject, result = Subject(model, device), Subject(folder, device)
+    file = Path(folder) / "plan.json"
+    to_planned_family(subject, read_plan(file))
     progress("trace", 0, None)
     graph = trace_module(subject.structure)
-    file = Path(folder) / "plan.json"
     if subject.add_biases(lacking_biases(read_plan(file), graph)):
         graph = trace_module(subject.structure)
     plan = read_plan(file, graph)

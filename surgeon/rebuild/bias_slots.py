@@ -48,7 +48,7 @@ def bias_slots(config: PreTrainedConfig, wanted: Collection[str]) -> BiasSlots:
         raise InfeasibleError(
             f"the config of a '{config.model_type}' has no flag that gives '{missing[0]}'"
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
-            hint="repair: refit needs no bias",
+            hint="repair: refit needs no bias; or rehome: a family with identical logits that has one",
         )
     grown = vary(config, dict.fromkeys(flags, True))
     added = tuple(name for name in _shapes(grown) if name not in before)

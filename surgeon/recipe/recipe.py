@@ -83,6 +83,9 @@ class Recipe(Strict):
     """Path of another recipe that this one is laid over; gone once that is done."""
     model: str | None = None
     """Folder or hub id, where none is given on the command line."""
+    rehome: str | None = None
+    """Move the weights into the stock class of this model type first, where its logits are identical: a
+    family whose config can say what this one's cannot."""
     calibration: Calibration | None = None
     steps: Annotated[tuple[Step, ...], Field(min_length=1), Many()]
     """Operations and passes, in the order in which they run."""
