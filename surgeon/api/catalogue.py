@@ -6,6 +6,7 @@ from typing import Any
 
 from surgeon.calibrate import statistics
 from surgeon.criteria import criteria
+from surgeon.criteria.blocks import block_criteria
 from surgeon.evaluate import metrics
 from surgeon.operations import allocations, operations
 from surgeon.passes import passes
@@ -21,6 +22,7 @@ def catalogue() -> dict[str, Registry[Any]]:
         "operations": operations,
         "passes": passes,
         "criteria": criteria,
+        "block_criteria": block_criteria,
         "allocations": allocations,
         "statistics": statistics,
         "metrics": metrics,

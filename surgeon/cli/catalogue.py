@@ -12,7 +12,7 @@ from surgeon.cli.console import print_json, print_table
 
 __all__ = ["command"]
 
-Sort = Literal["operations", "passes", "criteria", "allocations", "statistics", "metrics"]
+Sort = Literal["operations", "passes", "criteria", "block_criteria", "allocations", "statistics", "metrics"]
 
 
 def command(
@@ -20,7 +20,7 @@ def command(
     json: Json = False,
     plugin: Plugins = [],  # noqa: B006 - typer copies it
 ) -> None:
-    """List operations, passes, criteria, allocations, statistics and metrics."""
+    """List operations, passes, criteria (of groups and of blocks), allocations, statistics and metrics."""
     from surgeon.api.catalogue import catalogue
 
     found = catalogue()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from surgeon.errors import SelectorError
 from surgeon.graph.graph import Graph
 from surgeon.graph.selector import BlockRange, blocks_in
-from surgeon.graph.stack import Stack, SublayerRole
+from surgeon.graph.stack import Stack
 from surgeon.graph.strict import Strict
 from surgeon.registry import nearest
 
@@ -16,7 +16,7 @@ __all__ = ["BlockSelector"]
 
 
 class BlockSelector(Strict):
-    """Blocks of one Stack, or one sublayer of each.
+    """Blocks of one Stack.
 
     YAML::
 
@@ -27,8 +27,6 @@ class BlockSelector(Strict):
     """Container of the Stack; only needed where a model has several."""
     blocks: BlockRange | None = None
     """Blocks by their place in the Stack: a slice in words, a number, or a list of numbers."""
-    sublayer: SublayerRole | None = None
-    """Only this part of each Block, with the norms around it; absent: whole Blocks."""
 
     def stack_of(self, graph: Graph) -> Stack:
         """The Stack that is meant.
@@ -55,22 +53,16 @@ class BlockSelector(Strict):
         return graph.stacks[0]
 
     def on(self, graph: Graph) -> tuple[str, ...]:
-        """Names of the selected Blocks, or of their sublayers, in the order of the Stack.
+        """Names of the selected Blocks; a list of numbers gives them in its own order.
 
         Raises:
             SelectorError: nothing is selected.
         """
         stack = self.stack_of(graph)
-        names = set(blocks_in(stack, self.blocks))
-        chosen = [block for block in stack.blocks if block.name in names]
-        if self.sublayer is None:
-            found = tuple(block.name for block in chosen)
-        else:
-            found = tuple(p.name for b in chosen for p in b.sublayers if p.role == self.sublayer)
+        found = blocks_in(stack, self.blocks)
         if not found:
-            roles = ", ".join(sorted({part.role for block in stack.blocks for part in block.sublayers}))
             raise SelectorError(
                 f"select {self.model_dump(exclude_none=True)} selects nothing",
-                hint=f"'{stack.container}' has blocks 0 to {len(stack) - 1} with sublayers {roles}",
+                hint=f"'{stack.container}' has blocks 0 to {len(stack) - 1}",
             )
         return found

@@ -7,7 +7,7 @@ here: what Blocks are worth (`surgeon.criteria.blocks`), and the smaller model (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, Self
 
@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from surgeon.criteria.blocks import BlockCriterion, Candidates, block_criteria
-from surgeon.errors import InfeasibleError, RecipeError, SurgeonError
+from surgeon.errors import InfeasibleError, SurgeonError
 from surgeon.graph import BlockSelector
 from surgeon.graph.strict import Many
 from surgeon.operations.bridging import bridged, unfit_for_gaps
@@ -85,7 +85,10 @@ class DropBlocks(Operation):
 
     def propose(self, state: State) -> Proposal:
         """One DropBlock for every Block that goes."""
-        cut = self._chosen(state) if self.drop is None else self._listed(state, self.drop)
+        if self.keep is not None and self.criterion is not None:
+            cut = self._chosen(state, self.keep, self.criterion)
+        else:
+            cut = self._listed(state, self.drop or ())
         mended = bridged(self.repair, self.select, state, state.after(cut.edits))
         return replace(
             cut, edits=(*cut.edits, *mended.edits), values=mended.values, notes=(*cut.notes, *mended.notes)
@@ -100,36 +103,33 @@ class DropBlocks(Operation):
         choices = tuple(Choice(axis=name, size=1, kept=0, why="listed") for name in names)
         return Proposal(tuple(DropBlock(name, state.step) for name in names), choices)
 
-    def _chosen(self, state: State) -> Proposal:
+    def _chosen(self, state: State, keep: Amount, criterion: BlockCriterion) -> Proposal:
         began = left_blocks(state, self.select)
-        count = len(began) - self._kept(len(began))
+        count = len(began) - keep.kept(len(began))
         if count == 0:
             return Proposal((), notes=(f"all {len(began)} blocks stay",))
         now, scores = state, {}
         for part in self._parts(count):
-            worth, lowest = self._lowest(now, part)
+            worth, lowest = self._lowest(now, part, criterion)
             scores = {**worth, **scores, **{name: worth[name] for name in lowest if name in worth}}
             now = now.after(DropBlock(name, state.step) for name in lowest)
         names = tuple(name for name in began if name in now.plan.dropped)
-        names, refused = self._built(state, began, names)
-        choices = tuple(self._choice(name, names, scores) for name in began)
+        names, refused = self._built(state, began, names, criterion)
+        choices = tuple(_choice(name, names, scores, criterion) for name in began)
         return Proposal(tuple(DropBlock(name, state.step) for name in names), choices, refused)
-
-    def _kept(self, size: int) -> int:
-        if self.keep is None:
-            raise RecipeError("keep is missing")
-        return self.keep.kept(size)
 
     def _parts(self, count: int) -> tuple[int, ...]:
         """How many Blocks go in each shot, the larger parts first."""
         shots = count if self.shots == "each" else min(self.shots, count)
         return tuple(len(part) for part in np.array_split(np.arange(count), shots))
 
-    def _lowest(self, now: State, count: int) -> tuple[dict[str, float], tuple[str, ...]]:
+    def _lowest(
+        self, now: State, count: int, criterion: BlockCriterion
+    ) -> tuple[dict[str, float], tuple[str, ...]]:
         """Scores of what is left (of runs by their first Block), and the `count` Blocks to drop."""
         shown = self._candidates(now)
         run = count if self.contiguous else 1
-        order, scores = self._ranked(shown, run)
+        order, scores = _ranked(criterion, shown, run)
         needed = 1 if self.contiguous else count
         if len(order) < needed:
             raise InfeasibleError(
@@ -139,21 +139,6 @@ class DropBlocks(Operation):
             )
         places = [place for start in order[:needed] for place in range(start, start + run)]
         return scores, tuple(shown.blocks[place] for place in sorted(places))
-
-    def _ranked(self, shown: Candidates, run: int) -> tuple[tuple[int, ...], dict[str, float]]:
-        """Starts of runs that may go, lowest score first, of equal ones the deeper; and all scores."""
-        if self.criterion is None:
-            raise RecipeError("criterion is missing")
-        values = self.criterion.score(shown, run)
-        if np.isnan(values).any():
-            first = shown.blocks[int(np.isnan(values).argmax())]
-            raise SurgeonError(
-                f"criterion '{self.criterion.criterion}' gave NaN for '{first}'",
-                hint="check the weights for NaN, or load the model in float32: float16 overflows early",
-            )
-        starts = [start for start in shown.starts(run) if np.isfinite(values[start])]
-        order = tuple(sorted(starts, key=lambda start: (values[start], -start)))
-        return order, {shown.blocks[start]: float(values[start]) for start in starts}
 
     def _candidates(self, now: State) -> Candidates:
         blocks = left_blocks(now, self.select)
@@ -169,7 +154,7 @@ class DropBlocks(Operation):
         )
 
     def _built(
-        self, state: State, began: Sequence[str], names: tuple[str, ...]
+        self, state: State, began: Sequence[str], names: tuple[str, ...], criterion: BlockCriterion
     ) -> tuple[tuple[str, ...], tuple[Refused, ...]]:
         """`names`, or where no config builds what they leave, the lowest run of as many that one does."""
         reason = self._refusal(state, names)
@@ -177,7 +162,7 @@ class DropBlocks(Operation):
             return names, ()
         refused = (Refused(axis=", ".join(names), reason=reason),)
         alone = replace(self._candidates(state), blocks=tuple(began))
-        order, _ = self._ranked(alone, len(names))
+        order, _ = _ranked(criterion, alone, len(names))
         for start in order:
             run = tuple(began[start : start + len(names)])
             if run != names and self._refusal(state, run) is None:
@@ -191,11 +176,29 @@ class DropBlocks(Operation):
     def _refusal(self, state: State, names: Sequence[str]) -> str | None:
         return state.inexpressible(state.after(DropBlock(name, state.step) for name in names).plan)
 
-    def _choice(self, name: str, dropped: Sequence[str], scores: dict[str, float]) -> Choice:
-        goes = name in dropped
-        said = (
-            f"{self.criterion.criterion if self.criterion else ''} {scores[name]:.4g}"
-            if name in scores
-            else ""
+
+def _ranked(
+    criterion: BlockCriterion, shown: Candidates, run: int
+) -> tuple[tuple[int, ...], dict[str, float]]:
+    """Starts of runs that may go, lowest score first, of equal ones the deeper; and all scores.
+
+    Raises:
+        SurgeonError: a score is NaN.
+    """
+    values = criterion.score(shown, run)
+    if np.isnan(values).any():
+        first = shown.blocks[int(np.isnan(values).argmax())]
+        raise SurgeonError(
+            f"criterion '{criterion.criterion}' gave NaN for '{first}'",
+            hint="check the weights for NaN, or load the model in float32: float16 overflows early",
         )
-        return Choice(axis=name, size=1, kept=0 if goes else 1, score=scores.get(name), why=said)
+    starts = [start for start in shown.starts(run) if np.isfinite(values[start])]
+    order = tuple(sorted(starts, key=lambda start: (values[start], -start)))
+    return order, {shown.blocks[start]: float(values[start]) for start in starts}
+
+
+def _choice(
+    name: str, dropped: Sequence[str], scores: Mapping[str, float], criterion: BlockCriterion
+) -> Choice:
+    why = f"{criterion.criterion} {scores[name]:.4g}" if name in scores else ""
+    return Choice(axis=name, size=1, kept=int(name not in dropped), score=scores.get(name), why=why)

@@ -76,8 +76,6 @@ class Merge(Operation):
             raise ValueError(unfit)
         if self.keep.params is not None:
             raise ValueError("keep: params is not for blocks; give fraction or count")
-        if self.select.sublayer is not None:
-            raise ValueError("merge works on whole blocks; leave sublayer out")
         return self
 
     def propose(self, state: State) -> Proposal:

@@ -152,7 +152,7 @@ def test_perplexity_is_what_the_model_without_the_block_has(name):
     _, record = drop(keep={"count": 5}, criterion=criterion).run(found)
     for place, choice in enumerate(record.choices):
         want = brute_force_loss(module, CONTAINERS[name], [place], found.trial().samples)
-        assert choice.score == pytest.approx(want, rel=1e-9)
+        assert choice.score == pytest.approx(want, rel=1e-6)  # norms drop to float32 inside
 
 
 def test_greedy_perplexity_measures_again_after_every_block(state, dense):
@@ -322,4 +322,6 @@ def test_scores_do_not_depend_on_how_samples_are_padded(dense):
             ids = ragged.ids[row : row + 1, :length]
             logits = clone(input_ids=ids, use_cache=False).logits
             total += float(torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="sum"))
-    assert record.choices[2].score == pytest.approx(total / sum(n - 1 for n in lengths), rel=1e-9)
+    assert record.choices[2].score == pytest.approx(
+        total / sum(n - 1 for n in lengths), rel=1e-6
+    )  # norms drop to float32 inside

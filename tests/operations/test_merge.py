@@ -78,7 +78,6 @@ def test_unlike_blocks_do_not_merge():
     ("options", "message"),
     [
         ({"keep": {"params": 0.5}}, "params is not for blocks"),
-        ({"keep": {"count": 2}, "select": {"sublayer": "mlp"}}, "whole blocks"),
         ({"keep": {"count": 2}, "repair": "bias"}, "mends projections that lost inputs"),
     ],
 )
