@@ -91,7 +91,7 @@ def _candidates(config: PreTrainedConfig, model_type: str) -> Iterator[PreTraine
     flags = [key for key, value in base.to_dict().items() if isinstance(value, bool)]
     for count in range(FLAGS + 1):
         for turned in itertools.combinations(flags, count):
-            changes = {(key,): not base.to_dict()[key] for key in turned}
+            changes: dict[Path, object] = {(key,): not base.to_dict()[key] for key in turned}
             try:
                 yield vary(base, changes)
             except RebuildError:
