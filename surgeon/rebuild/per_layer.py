@@ -130,12 +130,17 @@ def _narrowing(
     widths: dict[str, tuple[Width, ...]] = {}
     for name in graph.parameters:
         if name.startswith(f"{block.name}."):
-            held = [group for group, _ in graph.sites[name]]
-            counts = [len(kept.get(group.name, range(group.size))) for group in held]
+            relative = name.removeprefix(f"{block.name}.")
             # What is shared has its new size already in the config that is narrowed.
-            widths[name.removeprefix(f"{block.name}.")] = tuple(
-                Width(g.kind, len(before.get(g.name, range(g.size))), count, g.block, frozenset())
-                for g, count in zip(held, counts, strict=True)
+            widths[relative] = tuple(
+                Width(
+                    group.kind,
+                    len(before.get(group.name, range(group.size))),
+                    len(kept.get(group.name, range(group.size))),
+                    group.block,
+                    frozenset({(relative, site.dim)}),
+                )
+                for group, site in graph.sites[name]
             )
     shown = space.shallow.stands_for.get(block.name, now if not space.shallow.stands_for else block.name)
     return Narrowing(shown, shapes, widths)

@@ -140,8 +140,7 @@ def _choices(
         value = now.get(f.path)
         old = f.stands_for if value is None else value
         if len(f.path) == 1 and type(old) is int:
-            reached = _reached(f, narrowing)
-            yield _Choice(None, str(f.path[0]), old, _explained(old, reached, narrowing, before))
+            yield _Choice(None, str(f.path[0]), old, _held(old, f, narrowing, before))
 
 
 def _relevant(space: ConfigSpace, narrowing: Narrowing, before: Mapping[str, Shape]) -> list[Field]:
@@ -161,11 +160,23 @@ def _relevant(space: ConfigSpace, narrowing: Narrowing, before: Mapping[str, Sha
     ]
 
 
-def _reached(f: Field, narrowing: Narrowing) -> list[str]:
-    """Paths below the block of the modules and tensors that a field moves."""
+def _held(old: int, f: Field, narrowing: Narrowing, before: Mapping[str, Shape]) -> tuple[int, ...]:
+    """What a field may become: where it moves dims, by the Axes that lie in every one of them."""
     head = f"{narrowing.block}."
-    paths = [*(path for path, _ in f.numbers), *(name for name, _ in f.dims)]
-    return [path.removeprefix(head) for path in paths if path.startswith(head)] or [""]
+    moved = {(name.removeprefix(head), dim) for name, dim in f.dims if name.startswith(head)}
+    if not moved:
+        paths = [path.removeprefix(head) for path, _ in f.numbers if path.startswith(head)]
+        return _explained(old, paths or [""], narrowing, before)
+    lies: dict[tuple[str, int, int], set[tuple[str, int]]] = {}
+    for width in itertools.chain.from_iterable(narrowing.widths.values()):
+        lies.setdefault((width.kind, width.old, width.new), set()).update(width.dims)
+    every = itertools.chain.from_iterable(narrowing.widths.values())
+    found = set(expected_values(old, [w for w in every if moved <= lies[w.kind, w.old, w.new]]))
+    for name, dim in moved:
+        if before[name][dim] == old:
+            found.add(narrowing.shapes.get(name, before[name])[dim])
+    first = [old] if old in found or not found else []
+    return tuple(dict.fromkeys((*first, *sorted(found, reverse=True), old)))
 
 
 def _explained(
