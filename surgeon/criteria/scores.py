@@ -19,7 +19,7 @@ class Scores:
 
     `spread`: where a value stands for several channels, the standard deviation that the value would have
     if all channels of an index were alike; None: that of the values. `best`: for some kept counts the
-    indices that are best together, where a criterion has searched sets.
+    indices that are best together, where a criterion has searched sets, and `search` how it did, in words.
 
     Raises:
         SurgeonError: a value is not finite.
@@ -29,6 +29,7 @@ class Scores:
     values: npt.NDArray[np.float64]
     spread: float | None = None
     best: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    search: str = ""
 
     def __post_init__(self) -> None:
         values = np.array(self.values, dtype=np.float64)

@@ -27,7 +27,7 @@ Counts = tuple[int, ...]
 class Member:
     """One Group of a Pool: the indices that are left, their scores [left], and what one index costs.
 
-    `spread` and `searched` are `spread` and `best` of the Scores.
+    `spread`, `searched` and `search` are `spread`, `best` and `search` of the Scores.
     """
 
     group: Group
@@ -36,6 +36,7 @@ class Member:
     cost: int
     spread: float | None = None
     searched: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    search: str = ""
 
     def best(self, count: int) -> tuple[int, ...]:
         """The `count` indices to keep, ascending."""

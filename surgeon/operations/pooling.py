@@ -49,6 +49,7 @@ def make_pools(
             unit_cost(group, state.graph),
             scores.spread,
             scores.best,
+            scores.search,
         )
     pools = []
     for names in state.limits.tied(tuple(members)):

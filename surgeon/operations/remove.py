@@ -22,6 +22,7 @@ from surgeon.operations.expressible import Expressible
 from surgeon.operations.operation import Operation, Proposal, operations
 from surgeon.operations.pool import Counts, Pool
 from surgeon.operations.pooling import make_pools, refuse_partial_ties
+from surgeon.operations.protect import Protect, protected
 from surgeon.operations.repairing import repaired
 from surgeon.operations.repairing_experts import repaired_experts
 from surgeon.operations.routing import TopK, heed_top_k, is_routing_group
@@ -64,6 +65,8 @@ class Remove(Operation):
     """Cut in so many equal parts; each scores again what the one before has left."""
     repair: Annotated[Repair, tagged_field(repairs, "repair")] = NoRepair()
     """How what stays takes over what goes."""
+    protect: Protect | None = None
+    """Experts that stay whatever they score: those with massive activations."""
     top_k: TopK = "keep"
     """Whether a router may take fewer experts a token, where fewer stay than it takes."""
 
@@ -106,9 +109,10 @@ class Remove(Operation):
         """One Keep for every Axis that loses an index."""
         groups = state.selected(self.select)
         began = {group.name: len(kept_of(state.plan, group)) for group in groups}
-        now, requested, pools, counts = state, (), (), ()
+        now, requested, pools, counts, guarded = state, (), (), (), ()
         for shot in range(1, self.shots + 1):
             pools = make_pools(now, groups, self.criterion, began, self.keep.multiple_of)
+            pools, guarded = protected(pools, now, self.protect)
             requested, counts = self._allocate(state, now, pools, shot / self.shots)
             now = now.after(_keeps(pools, counts, state.step))
         clamped = heed_top_k(pools, counts, self.top_k)
@@ -120,7 +124,7 @@ class Remove(Operation):
             (*edits, *mended.edits),
             self._choices(pools, requested, counts),
             refused=state.spared(self.select),
-            notes=(*clamped, *self._notes(state, now), *mended.notes),
+            notes=(*guarded, *clamped, *self._notes(state, now), *mended.notes),
             values=mended.values,
         )
 
@@ -195,7 +199,8 @@ class Remove(Operation):
         if count == pool.began:
             return "this amount keeps all" if asked == count else "the config can express nothing nearer"
         shots = f", in {self.shots} shots" if self.shots > 1 else ""
-        return f"the {pool.began - count} lowest by {self.criterion.criterion}{shots}"
+        search = f", {pool.members[0].search}" if pool.members[0].search else ""
+        return f"the {pool.began - count} lowest by {self.criterion.criterion}{search}{shots}"
 
     def _notes(self, before: State, after: State) -> tuple[str, ...]:
         if self.keep.params is None:

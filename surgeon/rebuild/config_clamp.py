@@ -7,6 +7,7 @@ from surgeon.graph import Graph, Group
 from surgeon.plan import Plan
 from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_search import Changes
+from surgeon.rebuild.config_tree import Path
 
 __all__ = ["clamped"]
 
@@ -20,7 +21,7 @@ def clamped(space: ConfigSpace, graph: Graph, plan: Plan) -> Changes:
     Raises:
         InfeasibleError: no field holds the top-k of experts that are too few.
     """
-    changes: Changes = {}
+    least: dict[Path, int] = {}
     for axis, kept in plan.kept().items():
         group = graph.group(axis)
         if group.picked <= len(kept):
@@ -32,8 +33,9 @@ def clamped(space: ConfigSpace, graph: Graph, plan: Plan) -> Changes:
                 "the config holds alone",
                 hint=f"keep at least {group.picked}",
             )
-        changes |= {f.path: min(len(kept), int(changes.get(f.path, len(kept)))) for f in holders}
-    return changes
+        for holder in holders:
+            least[holder.path] = min(len(kept), least.get(holder.path, len(kept)))
+    return dict(least)
 
 
 def _holds(f: Field, group: Group, space: ConfigSpace) -> bool:

@@ -180,3 +180,28 @@ def test_statistics_of_the_cut_model_see_no_removed_expert():
         gone = sorted(set(range(9)) - set(kept))
         assert counts[gone].sum() == 0
         assert counts.sum() == SAMPLES.ids.numel() * 3
+
+
+def test_super_experts_stay_whatever_they_score():
+    """One expert of the first layer gives outputs far above all others, on few tokens."""
+    model, before = state(PLAIN)
+    first = min(group.name for group in before.graph.of_kind("expert"))
+    sublayer = before.graph.group(first).sublayer
+    step = remove(keep={"count": 5}, criterion="frequency")
+    gone = sorted(set(range(9)) - set(step.run(before)[0].plan.kept()[first]))[0]
+    with torch.no_grad():
+        model.get_submodule(sublayer).experts.down_proj[gone] *= 100
+    guarded = remove(keep={"count": 5}, criterion="frequency", protect="super_experts")
+    after, record = guarded.run(before)
+    assert gone in after.plan.kept()[first]
+    assert len(after.plan.kept()[first]) == 5
+    assert record.notes == (f"protected experts: {first} [{gone}]",)
+
+
+def test_outliers_are_protected_in_every_layer():
+    model, before = state(PLAIN)
+    last = max(group.name for group in before.graph.of_kind("expert"))
+    with torch.no_grad():
+        model.get_submodule(before.graph.group(last).sublayer).experts.down_proj[3] *= 1e4
+    wide, _ = remove(keep={"count": 5}, protect="outlier_experts", criterion="frequency").run(before)
+    assert 3 in wide.plan.kept()[last]
