@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import networkx as nx
@@ -62,7 +63,7 @@ def _path(graph: Graph, root: int, start: object, end: object) -> tuple[Link, ..
         return None
     nodes = nx.shortest_path(among, start, end)
     links = []
-    for one, other in zip(nodes, nodes[1:], strict=False):
+    for one, other in itertools.pairwise(nodes):
         edge = next(iter(among.get_edge_data(one, other).values()))
         if edge["op"] != "dim":
             links.append(Link(_label(one), _label(other), edge["op"], edge["module"]))

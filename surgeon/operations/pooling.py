@@ -72,7 +72,13 @@ def refuse_partial_ties(state: State, groups: Sequence[Group]) -> None:
         if lacking and len(lacking) < len(names):
             raise InfeasibleError(
                 f"the model's config holds one size for {len(names)} axes, and the selection has "
-                f"{len(names) - len(lacking)} of them; it lacks {', '.join(lacking[:3])}"
+                f"{len(names) - len(lacking)} of them; it lacks "
+                f"{', '.join(_with_reason(state, name) for name in lacking[:3])}"
                 + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""),
                 hint="select all of them, or export: {layout: per_layer}",
             )
+
+
+def _with_reason(state: State, name: str) -> str:
+    locked = state.graph.group(name).locked
+    return f"'{name}' ({locked})" if locked else f"'{name}'"

@@ -31,6 +31,11 @@ with publish.publishing(sys.argv[2]) as folder:
 """
 
 
+def _hear_interrupts():
+    """A suite run in the background ignores interrupts, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def writer(tmp_path):
     """Start a process that writes an output and waits in the middle of it."""
@@ -39,7 +44,13 @@ def writer(tmp_path):
     def start():
         file = publishing.__wrapped__.__code__.co_filename
         command = [sys.executable, "-c", WRITER, file, str(tmp_path / "out")]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=_hear_interrupts,
+        )
         started.append(process)
         assert process.stdout.readline() == "writing\n"
         return process
