@@ -75,7 +75,5 @@ def test_no_config_wide_enough(monkeypatch):
 
     _, graph, space = probed("llama")
     monkeypatch.setattr(ConfigLimits, "refuse", lambda self, sizes: Refusal("validators say no"))
-    with pytest.raises(
-        InfeasibleError, match=r"as wide as the widest blocks .*validators say no"
-    ):
+    with pytest.raises(InfeasibleError, match=r"as wide as the widest blocks .*validators say no"):
         arrange(space, graph, uneven(graph, ("ffn",)), "padded")
