@@ -40,13 +40,15 @@ def check_plan(plan: Plan, graph: Graph, limits: Limits | None = None) -> None:
 
 
 def _edits(plan: Plan, graph: Graph) -> Iterator[str]:
-    parts = [part.name for block in graph.blocks for part in block.sublayers]
-    blocks = [block.name for block in graph.blocks] + parts
+    parts = {part.name for block in graph.blocks for part in block.sublayers}
+    blocks = [block.name for block in graph.blocks]
     for edit in plan.edits:
         where = f"step {edit.step}"
         match edit:
             case Keep():
                 yield from (f"{where}, axis '{edit.axis}': {what}" for what in _keep(edit, graph))
+            case DropBlock() if edit.block in parts:
+                yield f"{where}: '{edit.block}' is a sublayer, and only whole blocks can be dropped"
             case DropBlock() if edit.block not in blocks:
                 yield f"{where}: the model has no block '{edit.block}'; try {nearest(edit.block, blocks)}"
             case Assign() if edit.param not in graph.parameters:

@@ -24,7 +24,7 @@ def plan(*edits) -> Plan:
 
 def test_a_good_plan_passes(graph):
     check_plan(plan(Keep("layers.0.mlp.ffn", (0, 2, 39), 0), DropBlock("model.layers.1", 1)), graph)
-    check_plan(plan(DropBlock("model.layers.1.mlp", 0), Assign("model.norm.weight", "fn")), graph)
+    check_plan(plan(DropBlock("model.layers.1", 0), Assign("model.norm.weight", "fn")), graph)
 
 
 def test_every_mismatch_is_collected(graph):
@@ -58,6 +58,11 @@ def test_a_lock_is_refused_with_its_reasons_unless_nothing_is_cut(graph):
     with pytest.raises(InfeasibleError, match=r"axis 'layers\.0\.mlp\.ffn': locked: x; y"):
         check_plan(plan(Keep("layers.0.mlp.ffn", (0, 1), 0)), locked)
     check_plan(plan(Keep("layers.0.mlp.ffn", tuple(range(40)), 0)), locked)
+
+
+def test_a_sublayer_is_no_block(graph):
+    with pytest.raises(InfeasibleError, match=r"'model.layers.1.mlp' is a sublayer, and only whole blocks"):
+        check_plan(plan(DropBlock("model.layers.1.mlp", 0)), graph)
 
 
 def test_a_stack_is_not_emptied(graph):
