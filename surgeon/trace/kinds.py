@@ -66,7 +66,8 @@ def _head_kind(found: Occurrences, around: Surroundings) -> AxisKind:
     outer, _ = around.encloses(found)
     shared = "expanded" in found.atom.marks
     own = len(_producers(found))
-    nested = any("head" in o.marks and len(_producers(around.occurrences[o.id])) > own for o in outer)
+    groups = [around.occurrences[o.id] for o in outer if "head" in o.marks and o.id in around.occurrences]
+    nested = any(len(_producers(group)) > own for group in groups)
     return "q_per_kv" if nested or (shared and _in_queries_alone(found)) else "kv_group"
 
 
