@@ -59,7 +59,10 @@ def reduce(op: Op) -> None:
     for value in op.outs:
         op.set(value, list(made))
     if (op.name in _RANKS or (op.name in ("max", "min") and len(op.outs) == 2)) and len(reduced) == 1:
-        op.set_domain(op.outs[-1], terms[next(iter(reduced))])
+        ranked = terms[next(iter(reduced))]
+        op.set_domain(op.outs[-1], ranked)
+        if op.outs[-1].id in op.state.read:
+            op.mark(ranked, "routed")  # a top-1
     if op.name in ("max", "min", "aminmax") and not isinstance(where, tuple):
         op.follow(op.args[0])  # the extremum of all indices only checks their bounds
 
