@@ -43,6 +43,7 @@ def test_a_recipe_needs_a_version_and_steps_or_a_base():
         "surgeon",
         "extends",
         "model",
+        "rehome",
         "calibration",
         "steps",
         "export",
