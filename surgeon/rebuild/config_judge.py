@@ -48,14 +48,17 @@ def odd_fields(fields: Iterable[Field], target: Target, changes: Mapping[Path, o
 def odd_numbers(
     fields: Sequence[Field], target: Target, base: Signature, other: Signature
 ) -> tuple[Number, ...]:
-    """Counts, among those that `fields` move, that are products of Axis sizes before but not after."""
+    """Counts, among those that `fields` move, that are products of Axis sizes before but not after.
+
+    A count of one, the empty product, stays one: the ratio of two equal counts.
+    """
     odd: list[Number] = []
     for number in sorted({number for f in fields for number in f.numbers}):
         before, after = base.numbers.get(number), other.numbers.get(number)
         if type(before) is not int:
             continue
         near = [w for w in target.widths if w.block is None or f"{number[0]}.".startswith(f"{w.block}.")]
-        expected = expected_values(before, near)
+        expected = frozenset({1}) if before == 1 else expected_values(before, near)
         if expected and after not in expected:
             odd.append(number)
     return tuple(odd)
