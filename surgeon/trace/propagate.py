@@ -138,8 +138,10 @@ def _meet_constants(event: Event, state: TraceState, met: set[int]) -> None:
             continue
         tensor = state.recorder.tensors[value.id]
         for dim, term in enumerate(state.dims_of(value)):
+            if tensor.shape[dim] < 2:
+                continue
             alike = not isinstance(tensor, FakeTensor) and bool((tensor == tensor.narrow(dim, 0, 1)).all())
-            if tensor.shape[dim] > 1 and not alike:
+            if not alike:
                 state.constants.add(value.id)
                 state.unifier.mark(term, "constant")
     met.update(value.id for value in [*event.inputs, *event.outputs])
