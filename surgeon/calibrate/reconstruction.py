@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+from surgeon.calibrate.sublayer_calls import SublayerCall, SublayerCalls
 from surgeon.errors import SurgeonError
 from surgeon.graph import Graph, Group
 from surgeon.rebuild.absent import Absent
@@ -65,38 +65,24 @@ class Reconstruction(Statistic):
         return _Losses(self, run)
 
 
-@dataclass
-class _Seen:
-    """One batch of one sublayer: how it was called, the tensors in force then, and what it gave."""
-
-    args: tuple
-    kwargs: dict[str, Any]
-    tensors: dict[str, Tensor]
-    output: Tensor
-
-
 class _Losses(Collector):
     def __init__(self, key: Reconstruction, run: Run) -> None:
         self.key = key
-        self.module = run.module
-        self.seen: dict[str, list[_Seen]] = {group.name: [] for group, _ in key.routers}
-        self.read = 0
+        paths = {group.name: group.sublayer or "" for group, _ in key.routers}
+        self.calls = SublayerCalls(run.module, paths, key.tokens)
 
     def attach(self) -> tuple[RemovableHandle, ...]:
-        parts = [
-            (group.name, self.module.get_submodule(group.sublayer or "")) for group, _ in self.key.routers
-        ]
-        return tuple(part.register_forward_hook(self._hook(name), with_kwargs=True) for name, part in parts)
+        return self.calls.attach()
 
     def observe(self, observation: Observation) -> None:
-        self.read += observation.batch.ids.numel()
+        self.calls.count(observation.batch)
 
     def result(self) -> Mapping[str, Tensor]:
         with torch.no_grad():
             return {group.name: self._tried(group, names) for group, names in self.key.routers}
 
     def _tried(self, group: Group, names: Sequence[str]) -> Tensor:
-        for seen in self.seen[group.name][:1]:
+        for seen in self.calls.held[group.name][:1]:
             routers = [seen.tensors[name.removeprefix(f"{group.sublayer}.")] for name in names]
             if any(t.ndim == 2 and not t.any(1).all() for t in routers if len(t) > 1):
                 raise SurgeonError(
@@ -105,7 +91,7 @@ class _Losses(Collector):
                 )
 
         def loss(gone: tuple[int, ...]) -> float:
-            return sum(self._loss(group, names, gone, seen) for seen in self.seen[group.name])
+            return sum(self._loss(group, names, gone, seen) for seen in self.calls.held[group.name])
 
         most = max(group.size - max(group.picked, 1), 0)
         every = sum(comb(group.size, count) for count in range(1, most + 1))
@@ -116,8 +102,7 @@ class _Losses(Collector):
         ]
         return torch.tensor(rows, dtype=torch.float64).reshape(-1, group.size + 1)
 
-    def _loss(self, group: Group, names: Sequence[str], gone: tuple[int, ...], seen: _Seen) -> float:
-        part = self.module.get_submodule(group.sublayer or "")
+    def _loss(self, group: Group, names: Sequence[str], gone: tuple[int, ...], seen: SublayerCall) -> float:
         own = {name.removeprefix(f"{group.sublayer}."): name for name in names}
         seeds = []
         for local, name in own.items():
@@ -127,22 +112,8 @@ class _Losses(Collector):
             mask = torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
             seeds.append((tensor, mask.index_fill(site.dim, positions, True)))
         with Absent(seeds):
-            given = functional_call(part, seen.tensors, seen.args, seen.kwargs)
-        return float((_first(given) - seen.output).double().norm())
-
-    def _hook(self, name: str) -> Callable[..., None]:
-        def after(part: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-            if self.read >= self.key.tokens:
-                return
-            tensors = dict(part.named_parameters()) | dict(part.named_buffers())
-            held = {key: tensor.detach() for key, tensor in tensors.items()}
-            self.seen[name].append(_Seen(args, kwargs, held, _first(output).detach()))
-
-        return after
-
-
-def _first(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
+            given = seen.again()
+        return float((given - seen.output).double().norm())
 
 
 def _all_sets(
