@@ -23,9 +23,6 @@ def locks_of(found: Occurrences, ports: Sequence[Port]) -> frozenset[str]:
             for port in ports
             if port.direction == "input" and port.dim is not None
         }
-    for site in found.sites:
-        if not site.stored:
-            reasons.add(f"lies in {site.param}, which is computed from the config and not stored")
     places = [(site.param, site.dim) for site in found.sites]
     if len(set(places)) < len(places) and _overlaps(found):
         reasons.add("appears twice in one product")

@@ -7,6 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from surgeon.errors import UnsupportedOpError
 from surgeon.trace.escapes import ESCAPES
+from surgeon.trace.lanes import find_lanes
 from surgeon.trace.record import Event
 from surgeon.trace.rule import Op, Rule, base_name, rules
 from surgeon.trace.state import TraceState
@@ -81,6 +82,7 @@ def propagate(state: TraceState, *, strict: bool = False) -> None:
         UnsupportedOpError: under `strict`, for the first op without a rule.
     """
     state.read.update(value.id for event in state.recorder.events for value in event.inputs)
+    state.lanes = find_lanes(state.recorder)
     met = set(state.dims) | set(state.inputs)
     for event in state.recorder.events:
         _spread_facts(event, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from surgeon.graph import Role
+from surgeon.trace.lanes import Lanes
 from surgeon.trace.record import Recorder, Value
 from surgeon.trace.terms import Atom, Term
 from surgeon.trace.unify import Unifier
@@ -19,7 +20,7 @@ class TraceState:
     constants: values made inside forward, whose numbers tell their positions apart.
     mixing: events that contract two activations over positions. scans: events that walk along the
     sequence (a convolution, a recurrence). read: values that some op reads. rankings: Terms that a
-    top-k ranked, with its k.
+    top-k ranked, with its k. lanes: what is taken apart index by index, and joined again.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -37,6 +38,7 @@ class TraceState:
         self.scans: set[int] = set()
         self.read: set[int] = set()
         self.rankings: list[tuple[Term, int]] = []
+        self.lanes = Lanes({}, frozenset())
         self.unruled: dict[str, set[str]] = {}
         self.data_sizes: frozenset[int] = frozenset()
 

@@ -68,7 +68,7 @@ LLAMA = {
     "kv_group(2)": 2,
     "q_per_kv(3)": 2,
     "head_dim(14)": 2,
-    "head_dim(7)!": 1,
+    "head_dim(7)": 1,
     "ffn(88)": 2,
 }
 TIED = {"vocab(151)": 1}
@@ -78,7 +78,7 @@ NARROW = {
     "kv_group(2)": 2,
     "q_per_kv(3)": 2,
     "head_dim(10)": 2,
-    "head_dim(5)!": 1,
+    "head_dim(5)": 1,
     "ffn(88)": 2,
 }
 FOUND: dict[str, dict[str, int]] = {
@@ -96,7 +96,7 @@ FOUND: dict[str, dict[str, int]] = {
     "qwen3": LLAMA,
     "qwen3-tied": {**LLAMA, **TIED},
     "qwen2": NARROW,
-    "gemma3": {**LLAMA, **TIED, "head_dim(7)!": 2},
+    "gemma3": {**LLAMA, **TIED, "head_dim(7)": 2},
     "phi3": NARROW,
     "gpt2": {
         "vocab(151)": 1,
@@ -120,7 +120,7 @@ FOUND: dict[str, dict[str, int]] = {
         "kv_group(6)": 2,
         "head_dim(16)": 2,
         "head_dim(12)": 2,
-        "head_dim(2)!": 1,
+        "head_dim(2)": 1,
         "ffn(88)": 2,
     },
     "opt": {
@@ -143,7 +143,7 @@ FOUND: dict[str, dict[str, int]] = {
         "vocab(151)": 1,
         "hidden(60)": 1,
         "q_per_kv(6)": 2,
-        "head_dim(5)!": 1,
+        "head_dim(5)": 1,
         "ffn(88)": 2,
     },
     "falcon-grouped": {
@@ -151,7 +151,7 @@ FOUND: dict[str, dict[str, int]] = {
         "hidden(60)": 1,
         "kv_group(2)": 2,
         "q_per_kv(3)": 2,
-        "head_dim(5)!": 1,
+        "head_dim(5)": 1,
         "ffn(88)": 2,
     },
     "falcon-alibi": {

@@ -63,7 +63,6 @@ def alone(name, graph):
 
 
 REASONS = {
-    "head_dim": "which is computed from the config and not stored",
     "position": "indexed by constants or positions",
     "kv_group": "matched with constants that forward makes from the config",
     "channel": "its indices are picked one by one",

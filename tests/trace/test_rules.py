@@ -38,6 +38,10 @@ def heads(x):
     return x.unflatten(-1, (3, 8)).transpose(1, 2)
 
 
+def lanes(x):
+    return x.unflatten(-1, (3, 8)).unbind(-2)
+
+
 def channels_first(name):
     return lambda toy, x: getattr(toy, name)(x.transpose(1, 2)).transpose(1, 2)
 
@@ -92,6 +96,26 @@ COUPLED = {
     "activation": (lambda t, x: torch.tanh(x), {}, [WHOLE]),
     "parameter": (lambda t, x: torch.lerp(x, x * x, t.a), {"a": vector()}, [WHOLE | {"a[0] 0+[24:1]"}]),
     "where": (lambda t, x: torch.where(x > 0, x, t.a), {"a": vector()}, [WHOLE | {"a[0] 0+[24:1]"}]),
+    "volatile buffer": (
+        lambda t, x: x * t.table,
+        {"table": lambda: nn.Buffer(torch.rand(24), persistent=False)},
+        [WHOLE | {"table[0] 0+[24:1]"}],
+    ),
+    # lanes: taken apart index by index, treated alike, put together again
+    "lanes beside each other": (
+        lambda t, x: torch.cat([torch.tanh(head @ w) for head, w in zip(lanes(x), t.a, strict=True)], -1),
+        {"a": matrix(3, 8, 8)},
+        [
+            FACTORS[0] | {"a[0] 0+[3:1]"},
+            {"up.weight[0] 0+3:8 [8:1]", "up.bias[0] 0+3:8 [8:1]", "a[1] 0+[8:1]"},
+            {"a[2] 0+[8:1]", "down.weight[1] 0+3:8 [8:1]"},
+        ],
+    ),
+    "lanes stacked": (
+        lambda t, x: torch.stack([h * a for h, a in zip(lanes(x), t.a, strict=True)], -2).flatten(-2),
+        {"a": vector(3)},
+        [FACTORS[0] | {"a[0] 0+[3:1]"}, FACTORS[1]],
+    ),
     # views
     "view": (lambda t, x: x.unflatten(-1, (3, 8)).transpose(-1, -2).flatten(-2), {}, TURNED),
     "squeeze": (lambda t, x: x.unsqueeze(2).squeeze(2).movedim(-1, 0).movedim(0, -1), {}, [WHOLE]),
@@ -233,6 +257,21 @@ LOCKED = {
     # one index is not like the other
     "select": (lambda t, x: x * x[..., 3, None], {}, "picked one by one"),
     "unbind": (lambda t, x: torch.stack(x.unbind(-1)[::-1], -1), {}, "picked one by one"),
+    "lanes of another order": (
+        lambda t, x: torch.cat([head * w for head, w in zip(lanes(x), t.a.flip(0), strict=True)], -1),
+        {"a": matrix(3, 8)},
+        "reversed or rolled",
+    ),
+    "lanes not alike": (
+        lambda t, x: torch.cat([t.a[0] * t.a[1] * x[..., :12], t.a[1] * x[..., 12:]], -1),
+        {"a": matrix(2, 12)},
+        "picked one by one",
+    ),
+    "lanes with a first": (
+        lambda t, x: torch.cat([x[..., :8] * row * t.a[0] for row in t.a.unbind(0)], -1),
+        {"a": matrix(3, 8)},
+        "picked one by one",
+    ),
     "cut": (lambda t, x: F.pad(x.repeat_interleave(2, -1)[..., :23], (0, 1)), {}, "do not divide"),
     "triangular": (
         lambda t, x: torch.linalg.solve_triangular(
@@ -268,11 +307,6 @@ LOCKED = {
         lambda t, x: x * t.free[0],
         {"free": lambda: [torch.rand(24, dtype=torch.float64)]},
         "constants that forward makes",
-    ),
-    "volatile": (
-        lambda t, x: x * t.table,
-        {"table": lambda: nn.Buffer(torch.rand(24), persistent=False)},
-        "lies in table, which is computed from the config and not stored",
     ),
     # indices
     "shuffled": (lambda t, x: x[..., list(range(24))[::-1]], {}, "indexed by constants or positions"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from surgeon.trace.record import Value
 from surgeon.trace.rule import Op, rules
-from surgeon.trace.terms import Term, atoms_of, concat, is_data
+from surgeon.trace.terms import Term, atoms_of, concat, is_data, product, resolve
 from surgeon.trace.unify import Mismatch
 
 __all__: list[str] = []
@@ -59,9 +60,14 @@ def select(op: Op) -> None:
 
 
 def _pick(op: Op, term: Term) -> None:
-    """Picking from the sequence is a step of a recurrence; what nobody reads was only measured."""
+    """Picking from the sequence is a step of a recurrence; what nobody reads was only measured.
+
+    A pick that a lane starts with is no part by name either.
+    """
     if is_data(term):
         op.state.scans.add(op.event.index)
+    elif op.event.index in op.state.lanes.picks:
+        return
     elif any(value.id in op.state.read for value in op.outs):
         op.lock(term, "its indices are picked one by one")
         op.mark(term, "part")
@@ -105,7 +111,13 @@ def cat(op: Op) -> None:
     if any(_touches_data(part[d]) for part in terms):
         for part in terms:  # what is put beside the sequence is part of it
             op.mark(part[d], "data")
-    made[d] = concat([part[d] for part in terms])
+    lanes = _lanes(op)
+    if lanes is None:
+        made[d] = concat([part[d] for part in terms])
+    else:
+        for part in terms[1:]:
+            op.unify(terms[0][d], part[d])
+        made[d] = product((lanes, terms[0][d]))
     op.set(op.out, made)
     _common_domain(op)
 
@@ -123,12 +135,25 @@ def stack(op: Op) -> None:
             op.unify(mine, theirs)
     made = list(terms[0])
     place = op.dim(op.arg(1, "dim", 0), len(made) + 1)
-    new = op.fresh(len(terms))
-    op.lock(new, "its indices are put together one by one")
-    op.mark(new, "part")
+    new = _lanes(op)
+    if new is None:
+        new = op.fresh(len(terms))
+        op.lock(new, "its indices are put together one by one")
+        op.mark(new, "part")
     made.insert(place, new)
     op.set(op.out, made)
     _common_domain(op)
+
+
+def _lanes(op: Op) -> Term | None:
+    """The axis whose lanes are joined here."""
+    sources = op.state.lanes.joins.get(op.event.index)
+    if sources is None:
+        return None
+    axes = [op.dims(Value(number))[dim] for number, dim in sources]
+    for other in axes[1:]:
+        op.unify(axes[0], other)
+    return resolve(axes[0])
 
 
 def _common_domain(op: Op) -> None:

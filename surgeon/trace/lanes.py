@@ -1,0 +1,145 @@
+"""Lanes: an axis that forward takes apart index by index, treats alike, and puts together again.
+
+``cat([f(x[i], w[i]) for i in range(n)])`` is a map over an axis of ``n`` indices, not ``n`` named parts:
+permuting them permutes the pieces. It is one if every piece comes about by the same ops in the same way,
+index ``i`` of what is picked apart going into piece ``i``, and nothing on the way is read elsewhere. Found
+from the Events alone, before they are propagated. Not here: what a pick outside of a map means (`segments`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from surgeon.trace.record import Event, Recorder, Value
+
+__all__ = ["Lanes", "find_lanes"]
+
+_JOINS = frozenset({"stack", "cat"})
+_PICKS = frozenset({"select", "unbind"})
+Source = tuple[int, int]
+"""A value's number, and the dim that is taken apart."""
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """By the index of the joining event, what was taken apart; and every event that picks a lane's part."""
+
+    joins: Mapping[int, tuple[Source, ...]]
+    picks: frozenset[int]
+
+
+def find_lanes(recorder: Recorder) -> Lanes:
+    """Every map over an axis in a recording."""
+    events = recorder.events
+    joins = [event for event in events if event.name in _JOINS and len(event.args[0]) > 1]
+    if not joins or not any(event.name in _PICKS for event in events):
+        return Lanes({}, frozenset())
+    history = _History(recorder)
+    found: dict[int, tuple[Source, ...]] = {}
+    picks: set[int] = set()
+    for event in joins:
+        walk = _Walk(history, event)
+        if walk.is_map():
+            found[event.index] = tuple(sorted(walk.sources))
+            picks |= walk.picks
+    return Lanes(found, frozenset(picks))
+
+
+class _History:
+    """Who wrote each value, as which output, and who reads it; no writer where there were several."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.tensors = recorder.tensors
+        self.writers: dict[int, tuple[Event, int] | None] = {}
+        self.readers: dict[int, set[int]] = {}
+        for event in recorder.events:
+            for place, value in enumerate(event.outputs):
+                self.writers[value.id] = None if value.id in self.writers else (event, place)
+            for value in event.inputs:
+                self.readers.setdefault(value.id, set()).add(event.index)
+
+    def picked(self, value: Value) -> tuple[Source, int, int] | None:
+        """What `value` is one index of, which one, and of how many; None where it is no pick."""
+        event, place = self.writers[value.id] or (None, 0)
+        if event is None or event.name not in _PICKS:
+            return None
+        shape = self.tensors[event.args[0].id].shape
+        rest = (*event.args[1:], *event.kwargs.values())
+        dim = rest[0] % len(shape) if rest else 0
+        index = rest[1] % shape[dim] if event.name == "select" else place
+        return (event.args[0].id, dim), index, shape[dim]
+
+
+class _Walk:
+    """The pieces that `join` puts together, followed back side by side to where they were picked."""
+
+    def __init__(self, history: _History, join: Event) -> None:
+        self.history = history
+        self.pieces: tuple[Value, ...] = join.args[0]
+        self.sources: set[Source] = set()
+        self.picks: set[int] = set()
+        self._events = [{join.index} for _ in self.pieces]
+        self._values: list[set[int]] = [set() for _ in self.pieces]
+
+    def is_map(self) -> bool:
+        """Whether every piece is made alike, of its own index, for its own piece alone."""
+        for lane in range(1, len(self.pieces)):
+            sources = self._alike(lane)
+            if not sources or (lane > 1 and sources != self.sources):
+                return False
+            self.sources = sources
+        return all(
+            self.history.readers.get(value, set()) <= events
+            for values, events in zip(self._values, self._events, strict=True)
+            for value in values
+        )
+
+    def _alike(self, lane: int) -> set[Source]:
+        """What piece 0 and piece `lane` were picked from; nothing where they are not made alike."""
+        waiting, seen = [(self.pieces[0], self.pieces[lane])], set()
+        sources: set[Source] = set()
+        while waiting:
+            pair = waiting.pop()
+            if pair in seen or pair[0] == pair[1]:
+                continue
+            seen.add(pair)
+            made = [self.history.writers.get(value.id) for value in pair]
+            if made[0] is None or made[1] is None or made[0][0].func != made[1][0].func:
+                return set()
+            for value, (event, _), which in zip(pair, made, (0, lane), strict=True):  # type: ignore[misc]
+                self._values[which].add(value.id)
+                self._events[which].add(event.index)
+            source = self._own_indices(pair, lane)
+            if source is not None:
+                sources.add(source)
+                self.picks |= {event.index for event, _ in made}  # type: ignore[misc]
+                continue
+            (one, first), (two, second) = made
+            pairs = _paired((first, one.args, one.kwargs), (second, two.args, two.kwargs))
+            if pairs is None:
+                return set()
+            waiting.extend(pairs)
+        return sources
+
+    def _own_indices(self, pair: tuple[Value, Value], lane: int) -> Source | None:
+        """What both values were picked from, where piece 0 got index 0, and piece `lane` its own."""
+        first, other = (self.history.picked(value) for value in pair)
+        if first is None or other is None or first[0] != other[0]:
+            return None
+        return first[0] if (first[1], other[1], first[2]) == (0, lane, len(self.pieces)) else None
+
+
+def _paired(one: Any, two: Any) -> list[tuple[Value, Value]] | None:
+    """The tensors at the same places of two nested arguments, or None where these differ otherwise."""
+    if isinstance(one, Value) and isinstance(two, Value):
+        return [(one, two)]
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        return _paired(tuple(sorted(one.items())), tuple(sorted(two.items())))
+    if not (isinstance(one, tuple) and isinstance(two, tuple)):
+        return [] if type(one) is type(two) and one == two else None
+    if len(one) != len(two):
+        return None
+    inner = [_paired(left, right) for left, right in zip(one, two, strict=True)]
+    return None if None in inner else [pair for pairs in inner if pairs for pair in pairs]
