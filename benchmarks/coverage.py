@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,7 @@ def main() -> None:
     done = set() if asked.fresh else {row["family"] for row in read_results([asked.results])}
     chosen = [family for family in _chosen(asked) if family.key not in done]
     for place, family in enumerate(chosen, 1):
-        row = examined(family, _stages(asked.only), asked.limit)
+        row = examined(family, _stages(asked.only, asked.skip), asked.limit)
         with asked.results.open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
         sys.stderr.write(f"{place}/{len(chosen)} {family.key}: {_verdict(row)} ({row['s']} s)\n")
@@ -95,9 +95,9 @@ def _chosen(asked: argparse.Namespace) -> list[Family]:
     return [family for place, family in enumerate(found) if place % parts == part - 1]
 
 
-def _stages(last: str | None) -> tuple[str, ...]:
+def _stages(last: str | None, skipped: Collection[str] = ()) -> tuple[str, ...]:
     wanted = STAGES[: STAGES.index(last) + 1] if last else STAGES
-    return tuple(stage for stage in wanted if stage != "build")
+    return tuple(stage for stage in wanted if stage != "build" and stage not in skipped)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -115,6 +115,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--task", action="append", choices=TASKS, help="only this task (may be repeated)")
     parser.add_argument("--family", action="append", help="only this one, as causal/gpt2 (may be repeated)")
     parser.add_argument("--only", choices=STAGES, help="stop after this stage")
+    parser.add_argument(
+        "--skip", action="append", default=[], choices=("prove", "depth"), help="leave a stage out"
+    )
     parser.add_argument("--limit", type=float, default=120, help="seconds a family may take")
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON-lines file")
     parser.add_argument("--fresh", action="store_true", help="run families that have a result, too")

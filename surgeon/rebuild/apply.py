@@ -16,6 +16,7 @@ from surgeon.plan import Plan
 from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_probe import ConfigSpace, probe
 from surgeon.rebuild.config_tree import vary
+from surgeon.rebuild.execution import run_like
 from surgeon.rebuild.layout import ExportLayout, arrange
 from surgeon.rebuild.skeleton import load_into, skeleton
 from surgeon.rebuild.tensors import ModuleSource
@@ -57,8 +58,8 @@ def apply_plan(
         solution.config,
         dtype=module.dtype,
         attention=module.config._attn_implementation or "eager",
-        experts=module.config._experts_implementation,
     )
+    run_like(blank.config, module.config)
     small = cast(PreTrainedModel, load_into(blank, solution.stream(ModuleSource(module), graph)))
     if module.can_generate():
         small.generation_config = copy.deepcopy(module.generation_config)

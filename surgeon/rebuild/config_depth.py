@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedConfig
 
 from surgeon.errors import RebuildError
-from surgeon.graph import Graph, Stack
+from surgeon.graph import Graph
 from surgeon.rebuild.config_tree import Path, leaves, lists_beside, numbered_beside, resize_depth, vary
+from surgeon.rebuild.rebuild import members_of
 from surgeon.rebuild.signature import Signature, measure
 
 __all__ = ["Depth", "Shallow", "find_depths", "shallow_copy"]
@@ -74,12 +75,13 @@ def find_depths(config: PreTrainedConfig, graph: Graph) -> tuple[Depth, ...]:
     numbers = {path: value for path, value in leaves(config).items() if type(value) is int}
     found: list[Depth] = []
     for stack in graph.stacks:
+        blocks = members_of(stack.container, graph)
         for path, value in numbers.items():
-            if value == len(stack):
+            if value == len(blocks):
                 depth = Depth(path, stack.container, value, lists_beside(config, path))
-                if _counts(depth, config, stack, graph, whole):
-                    depth = _only_lists_per_block(depth, config, stack, whole)
-                    found.append(replace(depth, members=_lists_of_blocks(depth, config, stack, whole)))
+                if _counts(depth, config, blocks, graph, whole):
+                    depth = _only_lists_per_block(depth, config, whole)
+                    found.append(replace(depth, members=_lists_of_blocks(depth, config, blocks, whole)))
                     break
     return tuple(found)
 
@@ -94,10 +96,8 @@ def shallow_copy(config: PreTrainedConfig, graph: Graph, depths: Sequence[Depth]
     small = config
     try:
         for depth in depths:
-            stack = next(s for s in graph.stacks if s.container == depth.container)
-            sorts = _sorts(graph, stack)
-            shown = len(set(sorts.values()))
-            last = max([b.index for b in stack.blocks if b.name in sorts.values()], default=shown)
+            sorts = _sorts(graph, depth.container)
+            last = max(place for place, name in enumerate(sorts) if name in sorts.values())
             small = depth.resize(small, range(last + 1))
             stands_for |= sorts
         base = measure(small)
@@ -108,28 +108,30 @@ def shallow_copy(config: PreTrainedConfig, graph: Graph, depths: Sequence[Depth]
     return Shallow(config, measure(config), {})
 
 
-def _sorts(graph: Graph, stack: Stack) -> dict[str, str]:
+def _sorts(graph: Graph, container: str) -> dict[str, str]:
     """For every block the first one whose tensors have the same relative names and shapes."""
     firsts: dict[frozenset, str] = {}
     sorts: dict[str, str] = {}
-    for block in stack.blocks:
-        head = f"{block.name}."
+    for block in members_of(container, graph):
+        head = f"{block}."
         shapes = frozenset(
             (name.removeprefix(head), p.shape)
             for name, p in graph.parameters.items()
             if name.startswith(head)
         )
-        sorts[block.name] = firsts.setdefault(shapes, block.name)
+        sorts[block] = firsts.setdefault(shapes, block)
     return sorts
 
 
-def _counts(depth: Depth, config: PreTrainedConfig, stack: Stack, graph: Graph, whole: Signature) -> bool:
+def _counts(
+    depth: Depth, config: PreTrainedConfig, blocks: Sequence[str], graph: Graph, whole: Signature
+) -> bool:
     """Whether one block less takes away exactly the last block, or one more adds exactly a next one.
 
     Buffers that the model computes for itself (a table for the blocks of one sort) may go along.
     """
     kept = range(depth.blocks - 1) if depth.blocks > 1 else (0, 0)
-    last = stack.blocks[-1].name if depth.blocks > 1 else _next_block(stack)
+    last = blocks[-1] if depth.blocks > 1 else f"{depth.container}.{depth.blocks}"
     try:
         other = measure(depth.resize(config, kept))
     except RebuildError:
@@ -139,11 +141,7 @@ def _counts(depth: Depth, config: PreTrainedConfig, stack: Stack, graph: Graph, 
     return bool(moved) and all(name.startswith(f"{last}.") for name in moved)
 
 
-def _next_block(stack: Stack) -> str:
-    return f"{stack.container}.{len(stack)}"
-
-
-def _only_lists_per_block(depth: Depth, config: PreTrainedConfig, stack: Stack, whole: Signature) -> Depth:
+def _only_lists_per_block(depth: Depth, config: PreTrainedConfig, whole: Signature) -> Depth:
     """The Depth without lists that have as many entries as there are blocks only by chance."""
     kept = range(depth.blocks - 1) if depth.blocks > 1 else (0, 0)
     lists: list[Path] = []
@@ -154,18 +152,18 @@ def _only_lists_per_block(depth: Depth, config: PreTrainedConfig, stack: Stack, 
         except RebuildError:
             lists.append(path)
             continue
-        if _reaches_block(path, config, stack, whole):
+        if _reaches_block(path, config, depth, whole):
             lists.append(path)
     return Depth(depth.path, depth.container, depth.blocks, tuple(lists))
 
 
-def _reaches_block(path: Path, config: PreTrainedConfig, stack: Stack, whole: Signature) -> bool:
+def _reaches_block(path: Path, config: PreTrainedConfig, depth: Depth, whole: Signature) -> bool:
     """Whether another value in the list's last entry changes anything in the last block."""
     entries = {place[-1]: value for place, value in leaves(config).items() if place[:-1] == path}
-    last = entries[len(stack) - 1]
+    last = entries[depth.blocks - 1]
     for value in {v for v in entries.values() if v != last} | ({last * 2} if type(last) is int else set()):
         try:
-            other = measure(vary(config, {(*path, len(stack) - 1): value}))
+            other = measure(vary(config, {(*path, depth.blocks - 1): value}))
         except RebuildError:
             continue
         if other != whole:
@@ -174,14 +172,14 @@ def _reaches_block(path: Path, config: PreTrainedConfig, stack: Stack, whole: Si
 
 
 def _lists_of_blocks(
-    depth: Depth, config: PreTrainedConfig, stack: Stack, whole: Signature
+    depth: Depth, config: PreTrainedConfig, blocks: Sequence[str], whole: Signature
 ) -> tuple[Path, ...]:
     """Lists of block numbers: an entry less changes that block and nothing else."""
     found: list[Path] = []
     for path, numbers in numbered_beside(config, depth.path).items():
         if path in depth.lists:
             continue
-        block = stack.blocks[numbers[0]].name
+        block = blocks[numbers[0]]
         try:
             other = measure(vary(config, {path: numbers[1:]}))
         except RebuildError:

@@ -23,7 +23,7 @@ from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_search import Changes, Search
 from surgeon.rebuild.config_target import Target, aim, planned_shapes
 from surgeon.rebuild.config_tree import entry, leaves, path_text, vary
-from surgeon.rebuild.rebuild import renamed
+from surgeon.rebuild.rebuild import members_of, renamed
 from surgeon.rebuild.signature import measure
 
 __all__ = ["Inexpressible", "Solution", "find_changes", "solve"]
@@ -140,8 +140,7 @@ def _some(faults: tuple[str, ...], shown: int = 3) -> str:
 
 def _kept_blocks(container: str, plan: Plan, graph: Graph) -> tuple[int, ...]:
     dropped = set(plan.dropped)
-    stack = next(stack for stack in graph.stacks if stack.container == container)
-    return tuple(place for place, block in enumerate(stack.blocks) if block.name not in dropped)
+    return tuple(place for place, name in enumerate(members_of(container, graph)) if name not in dropped)
 
 
 def _check_whole(old: PreTrainedConfig, new: PreTrainedConfig, plan: Plan, graph: Graph) -> None:
@@ -153,8 +152,12 @@ def _check_whole(old: PreTrainedConfig, new: PreTrainedConfig, plan: Plan, graph
     before, after = measure(old), measure(new)
     names = renamed(tuple(graph.parameters), plan, graph)
     shapes = planned_shapes(cuts_of(plan, graph), graph)
-    gone = {name for name, p in graph.parameters.items() if p.buffer and not p.stored} - after.shapes.keys()
-    planned = {now: shapes[name] for name, now in names.items() if name not in gone or not plan.dropped}
+    computed = {name for name, p in graph.parameters.items() if p.buffer and not p.stored}
+    planned = {
+        now: shapes[name]
+        for name, now in names.items()
+        if now in after.shapes or name not in computed or not plan.dropped
+    }
     faults = [
         f"{name}: planned {planned.get(name, 'absent')}, the config builds {after.shapes.get(name, 'absent')}"
         for name in sorted(planned.keys() | after.shapes.keys())

@@ -78,6 +78,8 @@ def entry(config: PreTrainedConfig, path: Path) -> object:
 def lists_beside(config: PreTrainedConfig, path: Path) -> tuple[Path, ...]:
     """Lists in the same section as the field at `path`, with as many entries as that field counts."""
     section = _holder(config.to_dict(), path)
+    if not isinstance(section, Mapping):
+        return ()
     count = section[path[-1]]
     return tuple((*path[:-1], k) for k, v in section.items() if isinstance(v, list) and len(v) == count)
 
@@ -85,6 +87,8 @@ def lists_beside(config: PreTrainedConfig, path: Path) -> tuple[Path, ...]:
 def numbered_beside(config: PreTrainedConfig, path: Path) -> dict[Path, list[int]]:
     """Lists in the same section as the field at `path` of different numbers below what that field counts."""
     section = _holder(config.to_dict(), path)
+    if not isinstance(section, Mapping):
+        return {}
     count = section[path[-1]]
     return {
         (*path[:-1], key): value

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from torch import nn
+from transformers import PreTrainedConfig
 
-__all__ = ["Experts", "plain_execution"]
+__all__ = ["Experts", "plain_execution", "run_like"]
 
 Experts = Literal["batched_mm", "eager"]
 
@@ -43,3 +44,15 @@ def plain_execution(module: nn.Module, experts: Experts = "batched_mm") -> Itera
     finally:
         for config, field, value in before:
             setattr(config, field, value)
+
+
+def run_like(config: PreTrainedConfig, model: PreTrainedConfig) -> None:
+    """Let `config`, and the configs in it, ask for the experts implementations of `model` and its parts.
+
+    Set after the build: a class with parts that have no experts refuses the choice while it is built.
+    """
+    config._experts_implementation_internal = model._experts_implementation_internal
+    for name in config.sub_configs:
+        own, other = getattr(config, name, None), getattr(model, name, None)
+        if own is not None and other is not None:
+            run_like(own, other)

@@ -6,8 +6,8 @@ with, and what they compare.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,11 @@ __all__ = [
     "call_with",
     "feed",
     "first_output",
+    "in_dtype_or_own",
     "probe_tokens",
 ]
+
+T = TypeVar("T")
 
 EXACT = 1e-9
 """Tolerance, relative to the largest output, where a float64 model stays in float64."""
@@ -73,6 +76,19 @@ def all_tensors(module: nn.Module, dtype: torch.dtype | None = None) -> dict[str
         if id(tensor) not in cast:
             cast[id(tensor)] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     return {name: cast[id(tensor)] for name, tensor in named.items()}
+
+
+def in_dtype_or_own(compute: Callable[[torch.dtype | None], T], dtype: torch.dtype | None) -> T:
+    """``compute(dtype)``, or ``compute(None)`` where the model's code insists on its own dtype.
+
+    A few models cast to float32 in the middle, or fill masks with numbers that only that dtype holds.
+    """
+    try:
+        return compute(dtype)
+    except RuntimeError:
+        if dtype is None:
+            raise
+        return compute(None)
 
 
 def call_with(module: nn.Module, tensors: Mapping[str, Tensor], *args: object, **kwargs: object) -> object:

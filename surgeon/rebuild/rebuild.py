@@ -18,7 +18,7 @@ from surgeon.graph.layout import Positions
 from surgeon.plan import Plan, cuts_of
 from surgeon.rebuild.tensors import TensorSource
 
-__all__ = ["rebuild", "renamed"]
+__all__ = ["members_of", "rebuild", "renamed"]
 
 
 def rebuild(source: TensorSource, plan: Plan, graph: Graph) -> Iterator[tuple[str, Tensor]]:
@@ -65,11 +65,11 @@ def renamed(names: tuple[str, ...], plan: Plan, graph: Graph) -> dict[str, str]:
     moves: dict[str, str] = {}
     for stack in graph.stacks:
         gone = [_place(block.name) for block in stack.blocks if block.name in dropped]
-        for block in stack.blocks if gone else ():
-            place = _place(block.name)
+        for name in members_of(stack.container, graph) if gone else ():
+            place = _place(name)
             fewer = sum(other < place for other in gone)
-            if fewer and block.name not in dropped:
-                moves[block.name] = f"{block.name.rpartition('.')[0]}.{place - fewer}"
+            if fewer and name not in dropped:
+                moves[name] = f"{stack.container}.{place - fewer}"
     found: dict[str, str] = {}
     for name in names:
         prefixes = _prefixes(name)
@@ -77,6 +77,13 @@ def renamed(names: tuple[str, ...], plan: Plan, graph: Graph) -> dict[str, str]:
             moved = next((prefix for prefix in prefixes if prefix in moves), None)
             found[name] = name if moved is None else moves[moved] + name[len(moved) :]
     return found
+
+
+def members_of(container: str, graph: Graph) -> tuple[str, ...]:
+    """Module paths of the numbered members of a container that hold tensors, Blocks or not, in order."""
+    head = f"{container}."
+    steps = {name[len(head) :].partition(".")[0] for name in graph.parameters if name.startswith(head)}
+    return tuple(f"{head}{step}" for step in sorted(filter(str.isdigit, steps), key=int))
 
 
 def _place(block: str) -> int:

@@ -16,7 +16,15 @@ from surgeon.errors import VerifyError
 from surgeon.graph import Graph
 from surgeon.graph.layout import Positions
 from surgeon.plan import Plan
-from surgeon.rebuild.forward import PrecisionLoss, all_tensors, call_with, feed, first_output
+from surgeon.rebuild.forward import (
+    Output,
+    PrecisionLoss,
+    all_tensors,
+    call_with,
+    feed,
+    first_output,
+    in_dtype_or_own,
+)
 from surgeon.rebuild.masked import masked
 
 __all__ = ["Comparison", "compare"]
@@ -84,7 +92,8 @@ def compare(
         plan: what lies between them.
         graph: the Graph of `original`.
         tokens: input ids [rows, length] in the vocabulary of `original`.
-        dtype: what to compute in; None computes in the weights' own.
+        dtype: what to compute in; None computes in the weights' own, and so does a model whose code
+            insists on them.
         tolerance: allowed difference, relative to the largest output; None takes 1e-9 in float64,
             1e-5 where the model drops to a narrower float inside, and in another dtype the root of
             its rounding.
@@ -95,9 +104,15 @@ def compare(
     """
     ids, small_ids = _inputs(tokens, plan, graph)
     loss = PrecisionLoss()
+
+    def outputs(dtype: torch.dtype | None) -> tuple[Output, Output]:
+        return (
+            first_output(masked(original, plan, graph, dtype)(**feed(original, ids))),
+            first_output(call_with(small, all_tensors(small, dtype), **feed(small, small_ids))),
+        )
+
     with torch.no_grad(), loss:
-        want = first_output(masked(original, plan, graph, dtype)(**feed(original, ids)))
-        got = first_output(call_with(small, all_tensors(small, dtype), **feed(small, small_ids)))
+        want, got = in_dtype_or_own(outputs, dtype)
     wanted = want.value
     for dim, kept in _kept(plan, graph, want.name, "output").items():
         wanted = wanted.index_select(dim, torch.from_numpy(kept).to(wanted.device))
