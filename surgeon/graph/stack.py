@@ -16,12 +16,15 @@ class Sublayer:
 
     `name` is the module path of what computes it; `modules` are the direct children of the Block
     that belong to it (the norms around it included); `role` comes from the dataflow: ``attn`` where
-    two activations are contracted, ``mlp`` where only weights are, ``mixer`` for recurrences.
+    two activations are contracted, ``mlp`` where only weights are, ``mixer`` for recurrences. `joins` is
+    the module path under which the summand is added: the Block's own, or that of one of `modules`, which
+    then carries the stream as well.
     """
 
     name: str
     role: SublayerRole
     modules: tuple[str, ...] = ()
+    joins: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,30 @@
-"""Repair across gaps in the depth: the last projection before a gap takes over what the gap added.
+"""Repair across gaps in the depth: the projections before a gap take over what the gap added.
 
-For every run of Blocks that a step dropped, from the front: the output projection of the Block before it
-is fitted, by the repair, to the states that the original has behind the run, on the states of the model as
-cut and repaired so far. Needs no bias, no training and no change of the config. Implements
-`surgeon.repair.Evidence` for that. Not here: projections that lost inputs (`repairing`).
+From the front: the output projections of the Block before a run of dropped Blocks, or of one that lost a
+sublayer, are fitted, by the repair, to the states that the original has behind it, on the states of the
+model as cut and repaired so far. With ``reach: rest`` those of every later Block are then fitted to the
+original's states behind them, which takes away more of the damage. Needs no bias, no training and no
+change of the config. Implements `surgeon.repair.Evidence` for that. Not here: projections that lost inputs
+(`repairing`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from surgeon.calibrate.bridge import bridge_gap
-from surgeon.calibrate.walk import Walk
+from surgeon.calibrate.gap import stream_gap
+from surgeon.calibrate.walk import Forward, Walk
 from surgeon.errors import InfeasibleError
-from surgeon.graph import BlockSelector, Graph
+from surgeon.graph import BlockSelector, Graph, Stack
 from surgeon.operations.repairing import Mended
 from surgeon.operations.state import State
-from surgeon.plan import Assign, Plan, cuts_of
+from surgeon.plan import Assign, Plan, cuts_of, dropped_parts, gone_prefixes
 from surgeon.rebuild import masked
 from surgeon.repair import Cut, Gap, Repair
 
@@ -50,12 +53,16 @@ def bridged(repair: Repair, select: BlockSelector, before: State, after: State) 
     gone = [name for name in after.plan.dropped if name not in before.plan.dropped]
     if not repair.needs_text or not gone:
         return Mended()
-    blocks = tuple(block.name for block in select.stack_of(after.graph).blocks)
-    gaps = tuple(_gaps(blocks, after.plan.dropped, gone))
-    cuts = {gap[0]: _projection(after, blocks[gap[0]]) for gap in gaps if gap[0] >= 0}
-    evidence = _Gaps(after, blocks, {start: end for start, end in gaps if cuts.get(start)})
-    done = repair.mend([cut for cut in cuts.values() if cut is not None], evidence)
-    notes = (f"{len(done.values)} of {len(gaps)} gaps bridged", *evidence.notes)
+    stack = select.stack_of(after.graph)
+    blocks = tuple(block.name for block in stack.blocks)
+    gaps = {**dict(_lacking(stack, after, gone)), **dict(_gaps(blocks, after.plan.dropped, gone))}
+    reach = getattr(repair, "reach", "gap")
+    evidence = _Gaps(after, blocks, gaps)
+    done = repair.mend(tuple(_takers(after, blocks, gaps, reach)), evidence)
+    bridged = {place for place in gaps if evidence.fitted.get(place)}
+    notes = (f"{len(bridged)} of {len(gaps)} gaps bridged", *evidence.notes)
+    if reach == "rest":
+        notes = (*notes, f"{len(done.values)} projections fitted in all")
     if not done.values:
         raise InfeasibleError(
             f"none of {len(gaps)} gaps can be bridged: {'; '.join(evidence.notes) or 'they start the stack'}",
@@ -77,23 +84,41 @@ def _gaps(blocks: Sequence[str], dropped: Sequence[str], new: Sequence[str]) -> 
                 yield start, place
 
 
-def _projection(state: State, block: str) -> Cut | None:
-    """The last plain matrix of the Block that writes to the stream, with the inputs that are left of it."""
+def _lacking(stack: Stack, state: State, new: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Place of each Block that lost a sublayer: what is left of it takes over, up to its own end."""
+    places = {block.name: place for place, block in enumerate(stack.blocks)}
+    for name, (block, _) in dropped_parts(state.plan, state.graph).items():
+        if name in new and block.name in places:
+            yield places[block.name], places[block.name]
+
+
+def _takers(state: State, blocks: Sequence[str], gaps: Mapping[int, int], reach: str) -> Iterator[Cut]:
+    """The projections that take over, front to back."""
+    dropped = set(state.plan.dropped)
+    for place, block in enumerate(blocks):
+        behind = reach == "rest" and any(start < place for start in gaps)
+        if block not in dropped and (place in gaps or behind):
+            found = _projections(state, block)
+            yield from found[-1:] if reach == "gap" else found
+
+
+def _projections(state: State, block: str) -> tuple[Cut, ...]:
+    """Of each sublayer the last plain matrix that writes to the stream, with the inputs left of it."""
     graph = state.graph
+    gone, cuts = gone_prefixes(state.plan, graph), cuts_of(state.plan, graph)
     order = {part.name: place for place, part in enumerate(graph.block(block).sublayers)}
-    found: list[tuple[int, Cut]] = []
+    found: dict[int, Cut] = {}
     for group in graph.groups:
         if group.block != block or group.kind not in ("ffn", "kv_group", "q_per_kv", "channel"):
             continue
         for site in group.sites:
             shape = graph.parameters[site.param].shape
-            if site.role == "consumer" and len(shape) == 2 and _writes(graph, site.param, 1 - site.dim):
-                kept = (
-                    cuts_of(state.plan, graph).get(site.param, {}).get(site.dim, np.arange(shape[site.dim]))
-                )
-                cut = Cut(site.param, site.dim, kept, kept[:0], block)
-                found.append((order.get(group.sublayer or "", -1), cut))
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+            if site.role != "consumer" or len(shape) != 2 or site.param.startswith(gone):
+                continue
+            if _writes(graph, site.param, 1 - site.dim):
+                kept = cuts.get(site.param, {}).get(site.dim, np.arange(shape[site.dim]))
+                found[order.get(group.sublayer or "", -1)] = Cut(site.param, site.dim, kept, kept[:0], block)
+    return tuple(found[place] for place in sorted(found))
 
 
 def _writes(graph: Graph, param: str, dim: int) -> bool:
@@ -104,11 +129,15 @@ def _writes(graph: Graph, param: str, dim: int) -> bool:
 
 @dataclass(eq=False)
 class _Gaps:
-    """Both walks through one Stack; `ends` gives the last place of the gap behind each Block."""
+    """Both walks through one Stack; `ends` gives the last place of the gap behind each Block.
+
+    `fitted` counts the projections of each Block that were.
+    """
 
     state: State
     blocks: tuple[str, ...]
     ends: Mapping[int, int]
+    fitted: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.bench = self.state.trial()
@@ -137,17 +166,27 @@ class _Gaps:
         for cut in cuts:
             place = self.blocks.index(cut.block or "")
             self._advance(have, place)
-            while aim.at <= self.ends[place]:
+            while aim.at < self.ends.get(place, place - 1) + 1:
                 aim.advance(whole)
-            found = bridge_gap(cut.param, torch.from_numpy(cut.kept), aim.states, have, self._forward(place))
-            if found is None:
+            gap = self._gap(cut, place, (aim, whole), have)
+            if gap is None:
                 self.notes.append(f"what '{cut.param}' gives does not simply join the stream; left as it is")
                 continue
-            new = mend(cut, Gap(*found))
+            new = mend(cut, gap)
             values |= new
+            self.fitted[place] = self.fitted.get(place, 0) + 1
             self.plan = self.plan.add([Assign(name, "repair") for name in new], new)
             self.bench.told("bridge gaps", place + 1, len(self.blocks))
         return values
+
+    def _gap(self, cut: Cut, place: int, aim: tuple[Walk, Forward], have: Walk) -> Gap | None:
+        """What the projection should add: up to the end of a gap, or to the original's own state."""
+        kept, forward = torch.from_numpy(cut.kept), self._forward(place)
+        if place in self.ends:
+            found = bridge_gap(cut.param, kept, aim[0].states, have, forward)
+            return None if found is None else Gap(*found)
+        behind = stream_gap(cut.param, kept, False, aim, (have, forward))
+        return Gap(behind.gram, behind.cross) if behind.joined else None
 
     def _advance(self, have: Walk, place: int) -> None:
         while have.at < place:

@@ -58,6 +58,11 @@ def repaired(repair: Repair, before: State, after: State) -> Mended:
     cuts = cuts_made(before.plan, after.plan, before.graph)
     if not cuts:
         return Mended()
+    if getattr(repair, "reach", "gap") != "gap":
+        raise InfeasibleError(
+            f"reach: {repair.model_dump()['reach']} is about gaps in the depth, and this step makes none",
+            hint="leave reach out",
+        )
     refusal = repair.refuse(cuts)
     if refusal is not None:
         raise InfeasibleError(

@@ -6,6 +6,7 @@ from surgeon.plan.cost import kv_cache_elements, parameters_after, shapes_after,
 from surgeon.plan.cuts import Cuts, cuts_of
 from surgeon.plan.document import plan_document, plan_from_document
 from surgeon.plan.edits import Assign, DropBlock, Edit, Keep
+from surgeon.plan.gone import dropped_parts, gone_modules, gone_prefixes, silent_params
 from surgeon.plan.limits import Limits, Refusal, Unlimited
 from surgeon.plan.members import GroupedLimits, kept_of, traced_edits
 from surgeon.plan.plan import Plan
@@ -34,12 +35,16 @@ __all__ = [
     "Unlimited",
     "check_plan",
     "cuts_of",
+    "dropped_parts",
+    "gone_modules",
+    "gone_prefixes",
     "kept_of",
     "kv_cache_elements",
     "parameters_after",
     "plan_document",
     "plan_from_document",
     "shapes_after",
+    "silent_params",
     "sizes",
     "tagged_field",
     "traced_edits",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from surgeon.errors import InfeasibleError, PlanError
 from surgeon.graph import Graph
 from surgeon.plan.edits import Assign, DropBlock, Keep
+from surgeon.plan.gone import part_faults
 from surgeon.plan.limits import Limits, Unlimited
 from surgeon.plan.plan import Plan
 from surgeon.registry import nearest
@@ -48,7 +49,9 @@ def _edits(plan: Plan, graph: Graph) -> Iterator[str]:
             case Keep():
                 yield from (f"{where}, axis '{edit.axis}': {what}" for what in _keep(edit, graph))
             case DropBlock() if edit.block in parts:
-                yield f"{where}: '{edit.block}' is a sublayer, and only whole blocks can be dropped"
+                yield from (
+                    f"{where}, sublayer '{edit.block}': {what}" for what in part_faults(edit.block, graph)
+                )
             case DropBlock() if edit.block not in blocks:
                 yield f"{where}: the model has no block '{edit.block}'; try {nearest(edit.block, blocks)}"
             case Assign() if edit.param not in graph.parameters:
@@ -80,6 +83,9 @@ def _stacks(plan: Plan, graph: Graph) -> Iterator[str]:
     for stack in graph.stacks:
         if stack.blocks and all(block.name in plan.dropped for block in stack.blocks):
             yield f"all {len(stack)} blocks of '{stack.container}' are dropped"
+        for block in stack.blocks:
+            if block.sublayers and all(part.name in plan.dropped for part in block.sublayers):
+                yield f"every sublayer of '{block.name}' is dropped: drop the block"
 
 
 def _exportable(plan: Plan, limits: Limits) -> Iterator[str]:

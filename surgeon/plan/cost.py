@@ -12,6 +12,7 @@ import numpy as np
 
 from surgeon.graph import Graph, Group, Parameter, Role, Site
 from surgeon.plan.cuts import Cuts, cuts_of
+from surgeon.plan.gone import gone_prefixes
 from surgeon.plan.members import kept_of
 from surgeon.plan.plan import Plan
 
@@ -42,7 +43,7 @@ def sizes(plan: Plan, graph: Graph) -> dict[str, int]:
 def shapes_after(plan: Plan, graph: Graph) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter and buffer that is left; those under dropped Blocks are gone."""
     cuts = cuts_of(plan, graph)
-    gone = tuple(f"{block}." for block in plan.dropped)
+    gone = gone_prefixes(plan, graph)
     return {
         name: _cut_shape(parameter, cuts)
         for name, parameter in graph.parameters.items()
@@ -70,7 +71,7 @@ def kv_cache_elements(plan: Plan, graph: Graph) -> int | None:
     """
     whole = Plan(plan.model_type)
     before, after = (cuts_of(whole, graph), sizes(whole, graph)), (cuts_of(plan, graph), sizes(plan, graph))
-    gone = tuple(f"{block}." for block in plan.dropped)
+    gone = gone_prefixes(plan, graph)
     groups = [group for group in graph.of_kind("kv_group") if not group.sites[0].param.startswith(gone)]
     total = 0
     for group in groups:

@@ -15,14 +15,14 @@ from transformers import PreTrainedConfig
 
 from surgeon.errors import InfeasibleError, RebuildError
 from surgeon.graph import Graph
-from surgeon.plan import Plan, cuts_of
+from surgeon.plan import Plan, cuts_of, dropped_parts
 from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_clamp import clamped
 from surgeon.rebuild.config_judge import changed_constants, changed_numbers, odd_fields, odd_numbers
 from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_search import Changes, Search
 from surgeon.rebuild.config_target import Target, aim, planned_shapes
-from surgeon.rebuild.config_tree import entry, leaves, path_text, vary
+from surgeon.rebuild.config_tree import entry, keyed_beside, leaves, path_text, vary
 from surgeon.rebuild.rebuild import members_of, renamed
 from surgeon.rebuild.signature import measure
 
@@ -49,6 +49,7 @@ def solve(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
     Raises:
         InfeasibleError: no config does; the reason, and the numbers.
     """
+    _refuse_parts(plan, graph)
     target = aim(plan, graph, space.shallow)
     changes = find_changes(space, target)
     changes = {**changes, **clamped(space, graph, plan)}
@@ -61,6 +62,16 @@ def solve(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
     except RebuildError as error:
         raise InfeasibleError(f"the planned model's config is refused: {error.message}") from error
     return Solution(config, _ledger(space, target, changes, config))
+
+
+def _refuse_parts(plan: Plan, graph: Graph) -> None:
+    parts = tuple(dropped_parts(plan, graph))
+    if parts:
+        more = f" and {len(parts) - 1} more sublayers" if len(parts) > 1 else ""
+        raise InfeasibleError(
+            f"no field of the config says that a layer lacks '{parts[0]}'{more}",
+            hint="export: {layout: per_layer}, or padded, which makes what it adds zero",
+        )
 
 
 def find_changes(space: ConfigSpace, target: Target) -> Changes:
@@ -187,7 +198,8 @@ def _ledger(
         if entry(config, depth.path) == depth.blocks:
             continue
         why = f"blocks of {depth.container} that are left"
-        for path in (depth.path, *depth.lists, *depth.members):
+        keyed = keyed_beside(space.config, depth.path)
+        for path in (depth.path, *depth.lists, *depth.members, *keyed):
             before, after = entry(space.config, path), entry(config, path)
             if before != after:
                 rows.append(LedgerRow(field=path_text(path), old=_json(before), new=_json(after), why=why))

@@ -14,7 +14,7 @@ from fractions import Fraction
 from surgeon.errors import InfeasibleError
 from surgeon.graph import AxisKind, Graph, Group
 from surgeon.graph.layout import Positions
-from surgeon.plan import Plan, cuts_of
+from surgeon.plan import Plan, cuts_of, gone_prefixes
 from surgeon.rebuild.config_depth import Shallow
 from surgeon.rebuild.config_probe import Dim
 from surgeon.rebuild.signature import Shape
@@ -73,7 +73,7 @@ def aim(plan: Plan, graph: Graph, shallow: Shallow) -> Target:
     Raises:
         InfeasibleError: blocks of one sort get different widths; all such Axes listed.
     """
-    dropped = tuple(f"{name}." for name in plan.dropped)
+    dropped = gone_prefixes(plan, graph)
     cuts = cuts_of(plan, graph)
     planned = {n: s for n, s in planned_shapes(cuts, graph).items() if not n.startswith(dropped)}
     shown: dict[str, list[str]] = {}

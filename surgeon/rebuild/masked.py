@@ -1,9 +1,9 @@
 """The masked view: the original module acting as if a Plan were applied, without a rebuild.
 
 Removed contributions are zero, norms divide by the kept width, routers pass over removed experts, Blocks
-are skipped, assigned values are in place. It serves verification, and statistics and evaluation of a
-half-cut model. The module's own tensors are not changed, not even for the time of a call. Not here: the
-smaller module (`rebuild`).
+are skipped, dropped sublayers add zero, assigned values are in place. It serves verification, and
+statistics and evaluation of a half-cut model. The module's own tensors are not changed, not even for the
+time of a call. Not here: the smaller module (`rebuild`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from surgeon.errors import RebuildError
 from surgeon.graph import Graph, Group
-from surgeon.plan import Cuts, Plan, cuts_of
+from surgeon.plan import Cuts, Plan, cuts_of, dropped_parts, silent_params
 from surgeon.rebuild.absent import Absent
 from surgeon.rebuild.forward import all_tensors, call_with
 from surgeon.rebuild.kept_width import KeptWidth, Width
@@ -56,7 +56,9 @@ class MaskedView(nn.Module):
         self._dtype = dtype
         self._cuts = cuts_of(plan, graph)
         self._values = _values(plan, graph)
-        self._dropped = plan.dropped
+        parts = dropped_parts(plan, graph)
+        self._dropped = tuple(name for name in plan.dropped if name not in parts)
+        self._silent = silent_params(plan, graph)
         self._widths = _widths(plan, graph, self._cuts)
         self._routing = _routing(plan, graph)
         _check(module, plan, graph, self._cuts)
@@ -120,6 +122,8 @@ class MaskedView(nn.Module):
         if name in self._values:
             # The difference is zero, and carries the gradient to the parameter.
             tensor = self._values[name].to(tensor) + (tensor - tensor.detach())
+        if name in self._silent:
+            tensor = tensor * 0  # keeps the path for gradients, which are zero
         for dim, kept in self._cuts.get(name, {}).items():
             removed = np.setdiff1d(np.arange(tensor.shape[dim]), kept)
             tensor = tensor.index_fill(dim, torch.from_numpy(removed).to(tensor.device), 0)

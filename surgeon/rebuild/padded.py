@@ -1,8 +1,9 @@
 """The layout ``padded``: every block as wide as the widest of its sort, the rest of it zero.
 
 Axes that one config field holds get one count; those that keep fewer indices get removed ones back, whose
-tensors are zero, as in the masked view. So the model is exact wherever the mask is. Not here: layouts
-without zeros (`per_layer`), and the check that nothing else differs (`surgeon.rebuild.verify`).
+tensors are zero, as in the masked view; a dropped sublayer stays, and what it adds is zero. So the model is
+exact wherever the mask is. Not here: layouts without zeros (`per_layer`), and the check that nothing else
+differs (`surgeon.rebuild.verify`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph
-from surgeon.plan import Keep, Plan, cuts_of
+from surgeon.plan import DropBlock, Keep, Plan, cuts_of, dropped_parts, gone_prefixes, silent_params
 from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_probe import ConfigSpace
 from surgeon.rebuild.tensors import TensorSource
@@ -34,7 +35,7 @@ def widened_plan(space: ConfigSpace, graph: Graph, plan: Plan) -> Plan:
     """
     kept = plan.kept()
     limits = ConfigLimits(space, graph)
-    gone = tuple(f"{block}." for block in plan.dropped)
+    gone = gone_prefixes(plan, graph)
     kinds = {graph.group(axis).kind for axis in kept}
     names = [
         g.name
@@ -53,7 +54,12 @@ def widened_plan(space: ConfigSpace, graph: Graph, plan: Plan) -> Plan:
     }
     _check_zeros(wide, kept, graph)
     last = max((edit.step for edit in plan.edits), default=0)
-    others = tuple(e for e in plan.edits if not isinstance(e, Keep))
+    parts = dropped_parts(plan, graph)
+    others = tuple(
+        e
+        for e in plan.edits
+        if not isinstance(e, Keep) and not (isinstance(e, DropBlock) and e.block in parts)
+    )
     keeps = tuple(Keep(axis, indices, last) for axis, indices in wide.items())
     return replace(plan, edits=(*others, *keeps), values={})
 
@@ -107,6 +113,7 @@ class ZeroedSource:
         roots = {name: p.tied_to or name for name, p in graph.parameters.items()}
         values = {roots.get(name, name): value for name, value in plan.values.items()}
         self._values = {name: values[root] for name, root in roots.items() if root in values}
+        self._silent = silent_params(plan, graph)
 
     def names(self) -> tuple[str, ...]:
         """Names of the source."""
@@ -121,7 +128,9 @@ class ZeroedSource:
         value = self._values.get(name)
         tensor = self._source.get(name)
         if isinstance(value, Tensor):
-            tensor = value.detach().to(tensor)
+            tensor = value.detach().to(device=tensor.device, dtype=tensor.dtype)
+        if name in self._silent:
+            return torch.zeros_like(tensor)
         for dim, kept in self._cuts.get(name, {}).items():
             removed = np.setdiff1d(np.arange(tensor.shape[dim]), kept)
             tensor = tensor.index_fill(dim, torch.from_numpy(removed).to(tensor.device), 0)

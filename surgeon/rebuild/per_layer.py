@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Block, Graph
-from surgeon.plan import Keep, Plan, cuts_of
+from surgeon.plan import DropBlock, Edit, Keep, Plan, cuts_of, dropped_parts, gone_modules, gone_prefixes
 from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_probe import ConfigSpace
@@ -33,9 +33,20 @@ __all__ = ["shared_part", "solve_per_layer"]
 
 
 def shared_part(plan: Plan, graph: Graph) -> Plan:
-    """What of `plan` is not a width of single blocks."""
+    """What of `plan` is no width of single blocks, and no sublayer."""
     own = {e.axis for e in plan.edits if isinstance(e, Keep) and graph.group(e.axis).block is not None}
-    return replace(plan, edits=tuple(e for e in plan.edits if not (isinstance(e, Keep) and e.axis in own)))
+    parts = dropped_parts(plan, graph)
+
+    def of_one_block(edit: Edit) -> bool:
+        match edit:
+            case Keep():
+                return edit.axis in own
+            case DropBlock():
+                return edit.block in parts
+            case _:
+                return False
+
+    return replace(plan, edits=tuple(edit for edit in plan.edits if not of_one_block(edit)))
 
 
 def solve_per_layer(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
@@ -48,16 +59,23 @@ def solve_per_layer(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
         return solve(space, graph, plan)
     except InfeasibleError:
         pass
+    _check_parts(plan, graph)
     shared = _expressible_part(space, graph, plan)
     base = solve(space, graph, shared)
     planned = _planned(plan, graph)
     built = measure(base.config)
-    _check_differences(planned, built)
+    absent = _absent(plan, graph)
+    gone = tuple(f"{path}." for path in absent)
+    _check_differences(
+        planned, {name: s for name, s in built.shapes.items() if not name.startswith(gone)}, built
+    )
     shallow = space.configured(find_changes(space, aim(shared, graph, space.shallow)))
     solved: dict[tuple[object, ...], BlockParts] = {}
     parts: dict[str, BlockParts] = {}
     for block, now in _blocks(plan, graph):
         narrowing = _narrowing(block, now, planned, built, space, graph, plan, shared)
+        out = tuple(path.removeprefix(f"{now}.") for path in absent if path.startswith(f"{now}."))
+        narrowing = replace(narrowing, absent=out)
         if narrowing.key not in solved:
             solved[narrowing.key] = parts_of(space, shallow, narrowing)
         parts[now] = solved[narrowing.key]
@@ -73,7 +91,7 @@ def _expressible_part(space: ConfigSpace, graph: Graph, plan: Plan) -> Plan:
     limits = ConfigLimits(space, graph)
     alike = shared_part(plan, graph)
     kinds = {graph.group(axis).kind for axis in kept}
-    gone = tuple(f"{block}." for block in plan.dropped)
+    gone = gone_prefixes(plan, graph)
     names = [
         g.name for g in graph.groups if g.kind in kinds and not (gone and g.sites[0].param.startswith(gone))
     ]
@@ -91,10 +109,32 @@ def _planned(plan: Plan, graph: Graph) -> dict[str, Shape]:
     return {now: shapes[name] for name, now in renamed(tuple(graph.parameters), plan, graph).items()}
 
 
-def _check_differences(planned: Mapping[str, Shape], built: Signature) -> None:
+def _check_parts(plan: Plan, graph: Graph) -> None:
+    """Sublayers can be taken out where what they add is added outside of them."""
+    for block, part in dropped_parts(plan, graph).values():
+        if part.joins != block.name:
+            raise InfeasibleError(
+                f"'{part.name}' cannot be taken out: '{part.joins}' inside of it adds to the residual stream",
+                hint="export: {layout: padded}, which leaves it and makes what it adds zero",
+            )
+
+
+def _absent(plan: Plan, graph: Graph) -> dict[str, str]:
+    """New path to old path of every module that is taken out of a block that stays."""
+    blocks = {now: block.name for block, now in _blocks(plan, graph)}
+    paths = gone_modules(plan, graph)
+    return {
+        now + path.removeprefix(old): path
+        for now, old in blocks.items()
+        for path in paths
+        if path.startswith(f"{old}.")
+    }
+
+
+def _check_differences(planned: Mapping[str, Shape], shapes: Mapping[str, Shape], built: Signature) -> None:
     """Only shapes of untied tensors may be left to the table."""
-    faults = [f"{name} is there or is not" for name in sorted(planned.keys() ^ built.shapes.keys())]
-    differing = [name for name in planned if name in built.shapes and planned[name] != built.shapes[name]]
+    faults = [f"{name} is there or is not" for name in sorted(planned.keys() ^ shapes.keys())]
+    differing = [name for name in planned if name in shapes and planned[name] != shapes[name]]
     faults += [f"{name} is one tensor with {built.ties[name]}" for name in differing if name in built.ties]
     if faults:
         raise InfeasibleError(
@@ -163,7 +203,7 @@ def _written(config: PreTrainedConfig, parts: Mapping[str, BlockParts], graph: G
     new = copy.deepcopy(config)
     setattr(new, TABLE, table)
     new.auto_map = auto_map(stock, config)  # type: ignore[attr-defined]  # a field of any config
-    if len(graph.stacks) == 1 and _layers(config) == len(parts):
+    if any(fields.values()) and len(graph.stacks) == 1 and _layers(config) == len(parts):
         # Validators of config classes, and what lies outside of the layers, read the one width.
         new.allow_global_per_layer_attribute_access = True
         new.per_layer_config = dict(enumerate(fields.values()))
@@ -210,6 +250,8 @@ def _ledger(config: PreTrainedConfig, parts: Mapping[str, BlockParts]) -> tuple[
         rows.append(
             LedgerRow(field=f"per_layer_config.*.{name}", old=own.get(name), new=values, why="block by block")
         )
-    count = sum(len(found.rows) for found in parts.values())
-    rows.append(LedgerRow(field=TABLE, old=None, new=count, why="modules that differ from the stock class"))
+    table = [row for found in parts.values() for row in found.rows.values()]
+    out = sum("absent" in row for row in table)
+    why = "modules that differ from the stock class" + (f", {out} of them taken out" if out else "")
+    rows.append(LedgerRow(field=TABLE, old=None, new=len(table), why=why))
     return tuple(rows)

@@ -1,9 +1,10 @@
-"""A transformers model whose blocks differ in width, as its config says.
+"""A transformers model whose blocks differ in width or lack a part, as its config says.
 
 The stock class is built at one width; then every module named in ``config.per_layer_modules`` is made as
 narrow as stands there: a list is the new shape of a tensor, a number a new attribute, and under
 ``config`` are the fields that the module sees in place of the model's own (those that stand, layer by
-layer, in ``config.per_layer_config`` for transformers itself).
+layer, in ``config.per_layer_config`` for transformers itself). Under ``absent`` stands what a module that
+was taken out used to return: how many things in a tuple, or null for a tensor.
 
 Nothing but structure, and nothing but torch: a copy of this file lies beside the weights, so that they
 load with ``trust_remote_code=True`` wherever transformers is.
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["LayerConfig", "PerLayer", "narrow"]
+__all__ = ["Absent", "LayerConfig", "PerLayer", "change", "narrow"]
 
 
 class LayerConfig:
@@ -47,7 +48,40 @@ class PerLayer:
         whole = hasattr(model, model.base_model_prefix)
         for path, row in config.per_layer_modules.items():
             if whole or path.startswith(inner):
-                narrow(model.get_submodule(path if whole else path.removeprefix(inner)), row)
+                change(model, path if whole else path.removeprefix(inner), row)
+
+
+class Absent(nn.Module):
+    """In the place of a module that was taken out: zeros, so that it adds nothing to its layer."""
+
+    def __init__(self, old, outputs):
+        super().__init__()
+        self.outputs = outputs
+        plain = {n: v for n, v in vars(old).items() if isinstance(v, (bool, int, float, str)) and n[0] != "_"}
+        vars(self).update(plain)  # what the layer may look at
+        places = [part.layer_idx for part in old.modules() if hasattr(part, "layer_idx")]
+        self.cached_as = places[0] if places else None
+
+    def forward(self, *args, **kwargs):
+        """Zeros shaped like the states that are given."""
+        given = (*args, *kwargs.values())
+        states = next(x for x in given if isinstance(x, torch.Tensor) and x.is_floating_point())
+        for cache in given:
+            # A cache counts the tokens of its first layer: one number a token holds this layer's place.
+            if self.cached_as is not None and hasattr(cache, "get_seq_length"):
+                held = states.new_zeros(states.shape[0], 1, states.shape[1], 1)
+                cache.update(held, held, self.cached_as)
+        nothing = torch.zeros_like(states)
+        return nothing if self.outputs is None else (nothing, *[None] * (self.outputs - 1))
+
+
+def change(model, path, row):
+    """Make the module of `model` at `path` what `row` says: absent, or narrower."""
+    if "absent" in row:
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, Absent(model.get_submodule(path), row["absent"]))
+    else:
+        narrow(model.get_submodule(path), row)
 
 
 def narrow(module, row):

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -23,9 +22,8 @@ from surgeon.rebuild.config_judge import expected_values
 from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_target import Width
 from surgeon.rebuild.config_tree import leaves
-from surgeon.rebuild.forward import call_with, feed, probe_tokens
-from surgeon.rebuild.per_layer_model import narrow
-from surgeon.rebuild.quiet import quiet_transformers
+from surgeon.rebuild.per_layer_absent import absent_rows, runs
+from surgeon.rebuild.per_layer_model import change, narrow
 from surgeon.rebuild.signature import Shape
 from surgeon.rebuild.skeleton import skeleton
 
@@ -46,17 +44,19 @@ class Narrowing:
         block: its module path in the shallow model.
         shapes: planned shapes of its tensors that change, by name below the block.
         widths: for each of its tensors, by name below the block, the Axes in it with their kept sizes.
+        absent: paths below the block of modules that are taken out.
     """
 
     block: str
     shapes: Mapping[str, Shape]
     widths: Mapping[str, tuple[Width, ...]]
+    absent: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[object, ...]:
         """Equal for blocks that narrow alike."""
         kept = tuple(sorted((name, tuple(map(str, held))) for name, held in self.widths.items()))
-        return self.block, tuple(sorted(self.shapes.items())), kept
+        return self.block, tuple(sorted(self.shapes.items())), kept, self.absent
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,12 @@ def parts_of(space: ConfigSpace, config: PreTrainedConfig, narrowing: Narrowing)
     module = skeleton(config)
     own = module.get_submodule(narrowing.block)
     before = {name: tuple(t.shape) for name, t in _tensors(own).items()}
-    rows: dict[str, Row] = {}
+    rows: dict[str, Row] = absent_rows(module, narrowing.block, narrowing.absent)
     for name, shape in narrowing.shapes.items():
         path, _, leaf = name.rpartition(".")
         rows.setdefault(path, {})[leaf] = list(shape)
     choices = list(_choices(space, config, module, narrowing, before))
-    chosen = _first_that_runs(module, narrowing.block, rows, choices)
+    chosen = _first_thatruns(module, narrowing.block, rows, choices)
     fields: dict[str, int] = {}
     for choice, value in zip(choices, chosen, strict=True):
         if choice.path is None:
@@ -112,7 +112,8 @@ def parts_of(space: ConfigSpace, config: PreTrainedConfig, narrowing: Narrowing)
         elif value != choice.old:
             rows.setdefault(choice.path, {})[choice.name] = value
     usual = {choice.name: choice.old for choice in choices if choice.path is None}
-    return BlockParts(rows, fields, usual, readers(module, own))
+    read_by = tuple(path for path in readers(module, own) if not _within(path, narrowing.absent))
+    return BlockParts(rows, fields, usual, read_by)
 
 
 def _choices(
@@ -128,6 +129,8 @@ def _choices(
     relevant = _relevant(space, narrowing, before)
     moved = {number for f in relevant for number in f.numbers}
     for path, part in own.named_modules():
+        if _within(path, narrowing.absent):
+            continue
         full = f"{narrowing.block}.{path}" if path else narrowing.block
         held = _followed(part, module, {n: planned[f"{path}.{n}" if path else n] for n in _direct(part)})
         for name, new in held.items():
@@ -196,6 +199,10 @@ def _explained(
     return tuple(dict.fromkeys((*first, *sorted(found, reverse=True), old)))
 
 
+def _within(path: str, outer: Iterable[str]) -> bool:
+    return any(f"{path}.".startswith(f"{one}.") for one in outer)
+
+
 def _near(path: str, names: Iterable[str]) -> list[str]:
     """Tensors at or below a path; where there are none, those below the nearest module above it."""
     known = list(names)
@@ -231,15 +238,15 @@ def _holds(part: nn.Module, name: str, tensor: str, dim: int) -> bool:
     return held is None or (dim < held.ndim and vars(part).get(name) == held.shape[dim])
 
 
-def _first_that_runs(
+def _first_thatruns(
     module: PreTrainedModel, block: str, rows: Mapping[str, Row], choices: Sequence[_Choice]
 ) -> tuple[int, ...]:
     """One value for each choice with which the narrowed block runs, those early in the lists first."""
-    device = "meta" if _runs(module) is None else "cpu"
+    device = "meta" if runs(module) is None else "cpu"
     trial = module if device == "meta" else skeleton(module.config, device=device)
     own = trial.get_submodule(block)
     for path, row in rows.items():
-        narrow(own.get_submodule(path), row)
+        change(own, path, row)
     read_by = readers(trial, own)
     fault: str | None = None
     for values in _by_number_of_changes([choice.values for choice in choices]):
@@ -251,7 +258,7 @@ def _first_that_runs(
                 setattr(own.get_submodule(choice.path), choice.name, value)
         for path in read_by:
             narrow(own.get_submodule(path), {"config": fields})
-        fault = _runs(trial)
+        fault = runs(trial)
         if fault is None:
             return values
     raise InfeasibleError(
@@ -273,17 +280,6 @@ def _by_number_of_changes(lists: Sequence[Sequence[int]]) -> Iterator[tuple[int,
     )
     for other in itertools.islice(tried, TRIES):
         yield tuple(other.get(place, values[0]) for place, values in enumerate(lists))
-
-
-def _runs(module: PreTrainedModel) -> str | None:
-    """Why a forward pass fails, or None."""
-    try:
-        with torch.no_grad(), quiet_transformers():
-            tokens = probe_tokens(module)
-            call_with(module, {}, **feed(module, tokens.to(next(module.parameters()).device)))
-    except Exception as error:  # model code raises whatever its parts raise
-        return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-    return None
 
 
 def readers(module: PreTrainedModel, own: nn.Module | None = None) -> tuple[str, ...]:

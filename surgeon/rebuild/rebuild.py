@@ -15,7 +15,7 @@ from torch import Tensor
 from surgeon.errors import RebuildError
 from surgeon.graph import Graph
 from surgeon.graph.layout import Positions
-from surgeon.plan import Plan, cuts_of
+from surgeon.plan import Plan, cuts_of, gone_modules
 from surgeon.rebuild.tensors import TensorSource
 
 __all__ = ["members_of", "rebuild", "renamed"]
@@ -59,9 +59,9 @@ def rebuild(source: TensorSource, plan: Plan, graph: Graph) -> Iterator[tuple[st
 def renamed(names: tuple[str, ...], plan: Plan, graph: Graph) -> dict[str, str]:
     """Old name to new name of every tensor that survives `plan`.
 
-    What lies under a dropped Block is left out; later Blocks of the same container move up.
+    What lies under a dropped Block or sublayer is left out; later Blocks of the same container move up.
     """
-    dropped = {graph.block(name).name for name in plan.dropped}
+    dropped = set(gone_modules(plan, graph))
     moves: dict[str, str] = {}
     for stack in graph.stacks:
         gone = [_place(block.name) for block in stack.blocks if block.name in dropped]
@@ -128,7 +128,7 @@ def _assigned(tensor: Tensor, name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor) or value.shape != tensor.shape:
         got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise RebuildError(f"the value assigned to '{name}' is {got}, the tensor is {list(tensor.shape)}")
-    return value.detach().to(tensor)
+    return value.detach().to(device=tensor.device, dtype=tensor.dtype)
 
 
 def _cut(tensor: Tensor, dims: Mapping[int, Positions]) -> Tensor:

@@ -24,7 +24,7 @@ class Refit(Repair):
     the closed-form family. ``target: stream`` goes front to back and fits it to the original's residual
     stream on the states of the cut and repaired model so far, so that it makes up for earlier damage as
     well: ours. Experts are fitted to their own outputs in either case. With `constant`, a projection that
-    has a bias gets a new one too, which contains FLAP's.
+    has a bias gets a new one too, which contains FLAP's. In the depth, ``reach: rest`` does best.
 
     YAML::
 
@@ -38,6 +38,9 @@ class Refit(Repair):
     """Pull toward the present weights, relative to the mean square of the inputs."""
     constant: bool = False
     """Fit the bias too, where there is one."""
+    reach: Literal["gap", "layer", "rest"] = "gap"
+    """Behind dropped blocks or sublayers, what is fitted: the last projection before the gap, both of its
+    layer, or these and those of all later layers as well."""
 
     def mend(self, cuts: Sequence[Cut], evidence: Evidence) -> Repaired:
         """New weights, and biases where `constant`."""

@@ -29,7 +29,7 @@ def sublayers_of(
     events = state.recorder.events[call.first_event : call.last_event]
     writers = _writers(events)
     stream = {source.id}
-    found: dict[str, tuple[int, SublayerRole, list[str]]] = {}
+    found: dict[str, tuple[int, SublayerRole, list[str], str]] = {}
     for addition, carried, summand in additions:
         stream.add(carried.id)
         for leaf, before in _summands(summand, addition.index, writers, state):
@@ -39,12 +39,13 @@ def sublayers_of(
                 continue
             name = max(children, key=lambda child: (sizes.get(child, 0), -children.index(child)))
             start = next((event.index for event in behind if f"{event.module}.".startswith(f"{name}.")), 0)
-            first, role, known = found.get(name, (start, "mlp", []))
+            first, role, known, _ = found.get(name, (start, "mlp", [], ""))
             role = _role(behind, state) or role
-            found[name] = (first, role, known + [child for child in children if child not in known])
+            known = known + [child for child in children if child not in known]
+            found[name] = (first, role, known, addition.module)
         stream.update(value.id for value in addition.outputs)
     ordered = sorted(found.items(), key=lambda item: item[1][0])
-    return tuple(Sublayer(name, role, tuple(children)) for name, (_, role, children) in ordered)
+    return tuple(Sublayer(name, role, tuple(children), joins) for name, (_, role, children, joins) in ordered)
 
 
 def _role(events: list[Event], state: TraceState) -> SublayerRole | None:

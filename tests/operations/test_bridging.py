@@ -6,8 +6,13 @@ import torch
 from pydantic import ValidationError
 
 from surgeon.errors import InfeasibleError
+from surgeon.graph import BlockSelector
+from surgeon.operations.bridging import bridged
 from surgeon.operations.drop_blocks import DropBlocks
+from surgeon.operations.remove import Remove
+from surgeon.plan import DropBlock
 from surgeon.rebuild import apply_plan, compare, probe_tokens
+from surgeon.repair.refit import Refit
 from tests.operations.depth import model_of, samples_of, state_of
 
 REFIT = {"repair": "refit", "target": "stream", "ridge": 0.05}
@@ -100,3 +105,54 @@ def test_a_norm_behind_every_projection_is_said():
 def test_other_repairs_are_refused(repair):
     with pytest.raises(ValidationError, match="mends projections that lost inputs"):
         drop([1], repair)
+
+
+def ridge(a, e, w0, strength=0.05):
+    """The anchored ridge solution in float64, transposed as a Linear's weight."""
+    gram = a.T @ a / len(a)
+    lam = strength * np.trace(gram) / len(gram)
+    return (w0.T + np.linalg.solve(gram + lam * np.eye(len(gram)), a.T @ e / len(a))).T
+
+
+def test_reach_layer_fits_attention_and_then_the_mlp():
+    module = model_of("dense")
+    found = state_of(module, samples_of(89, 9), limited=False)
+    after, _ = drop([2, 3], {**REFIT, "reach": "layer"}).run(found)
+    first, second = "model.layers.1.self_attn.o_proj.weight", "model.layers.1.mlp.down_proj.weight"
+    assert after.plan.assigned == (first, second)
+    ids = found.trial().samples.ids
+    goal, _ = states(module, ids, {})
+    behind, inside = states(module, ids, {first: after.plan.values[first]})
+    want = ridge(inside[1], goal[3] - behind[1], module.get_parameter(second).detach().numpy())
+    np.testing.assert_allclose(after.plan.values[second].numpy(), want, rtol=1e-4, atol=1e-5)
+
+
+def test_reach_rest_follows_the_original_to_the_end():
+    module = model_of("dense")
+    found = state_of(module, samples_of(89, 40), limited=False)
+    ids = found.trial().samples.ids
+    goal, _ = states(module, ids, {})
+    left = {}
+    for reach in ("gap", "rest"):
+        after, record = drop([1], {**REFIT, "reach": reach}).run(found)
+        small, _ = apply_plan(module, after.plan, found.graph)
+        left[reach] = np.square(states(small, ids, {})[0][4] - goal[5]).mean()
+    assert left["rest"] < left["gap"]
+    assert len(after.plan.assigned) == 10
+    assert record.notes == ("1 of 1 gaps bridged", "10 projections fitted in all")
+
+
+@pytest.mark.parametrize(("part", "taker"), [("mlp", "self_attn.o_proj"), ("self_attn", "mlp.down_proj")])
+def test_what_is_left_of_a_layer_takes_over_for_its_sublayer(part, taker):
+    module = model_of("dense")
+    found = state_of(module, samples_of(89, 9), limited=False)
+    cut = found.after([DropBlock(f"model.layers.2.{part}", 0)])
+    mended = bridged(Refit(), BlockSelector(), found, cut)
+    assert [edit.param for edit in mended.edits] == [f"model.layers.2.{taker}.weight"]
+
+
+def test_reach_is_about_depth_only():
+    found = state_of(model_of("dense"), limited=False)
+    step = {"op": "remove", "select": {"kind": "ffn"}, "keep": {"fraction": 0.5}, "criterion": "magnitude"}
+    with pytest.raises(InfeasibleError, match="reach: rest is about gaps in the depth"):
+        Remove.model_validate({**step, "repair": {**REFIT, "reach": "rest"}}).run(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -60,9 +61,26 @@ def test_a_lock_is_refused_with_its_reasons_unless_nothing_is_cut(graph):
     check_plan(plan(Keep("layers.0.mlp.ffn", tuple(range(40)), 0)), locked)
 
 
-def test_a_sublayer_is_no_block(graph):
-    with pytest.raises(InfeasibleError, match=r"'model.layers.1.mlp' is a sublayer, and only whole blocks"):
-        check_plan(plan(DropBlock("model.layers.1.mlp", 0)), graph)
+def test_a_sublayer_can_go_and_not_all_of_a_block(graph):
+    check_plan(plan(DropBlock("model.layers.1.mlp", 0)), graph)
+    both = plan(*(DropBlock(f"model.layers.1.{part}", 0) for part in ("self_attn", "mlp")))
+    with pytest.raises(
+        InfeasibleError, match=r"every sublayer of 'model.layers.1' is dropped: drop the block"
+    ):
+        check_plan(both, graph)
+
+
+def test_a_sublayer_must_write_to_the_stream_by_itself(graph):
+    name = "model.layers.1.mlp.down_proj.weight"
+    parameters = {**graph.parameters}
+    other = "model.layers.0.mlp.down_proj.weight"
+    parameters[name] = replace(parameters[name], tied_to=other)
+    with pytest.raises(InfeasibleError, match=f"what it writes with is one tensor with '{other}' elsewhere"):
+        check_plan(plan(DropBlock("model.layers.1.mlp", 0)), replace(graph, parameters=parameters))
+    axis = graph.stacks[0].axis
+    mute = graph.map_groups(lambda g: replace(g, sites=()) if g.name == axis else g)
+    with pytest.raises(InfeasibleError, match="nothing in it is seen to write to the residual stream"):
+        check_plan(plan(DropBlock("model.layers.1.mlp", 0)), mute)
 
 
 def test_a_stack_is_not_emptied(graph):
