@@ -49,6 +49,7 @@ class Sizes:
     codebooks: int = 1
     image: int = 64
     patch: int = 16
+    image_tokens: int = 4
     vocab: int = 248
     period: int = 2
 
@@ -63,6 +64,7 @@ _KNOWN = {field.name for field in fields(Sizes)}
 # Words of the field's name, what it counts, smallest value that is replaced. The first match decides.
 _ROWS: tuple[tuple[str, str, int], ...] = (
     (r"(token|image|video|audio)_?(id|index|ids)$|_id$|_ids$", "", 0),
+    (r"tokens_per_image$", "image_tokens", 5),
     (r"vocab", "vocab", 1000),
     (r"num_channels|in_channels|tokenizer_chunk|kernel|conv_l_cache|stride|buckets|num_labels|_mult$", "", 0),
     (r"num_codebooks", "codebooks", 2),

@@ -8,15 +8,15 @@ primes chosen divide no dim and equal no number of the config.
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
 
 from surgeon.errors import TraceError
+from surgeon.trace.modalities import modality_inputs
+from surgeon.trace.numbers import dim_sizes, unused_primes
 
 __all__ = ["data_sizes", "example_inputs", "further_inputs"]
 
@@ -33,57 +33,38 @@ def example_inputs(module: nn.Module) -> dict[str, torch.Tensor]:
             f"{type(module).__name__} has no config, so what it takes as input is not known",
             hint="pass example inputs: surgeon.trace(module, inputs={'x': tensor})",
         )
-    fields = config.to_dict() if isinstance(config, PreTrainedConfig) else vars(config)
-    dims, numbers = _dims(module), set(_integers(fields))
-    unused = (p for p in _odd_primes() if p not in numbers and all(size % p for size in dims))
-    batch, length, other = itertools.islice(unused, 3)
+    batch, length, other = unused_primes(module)[:3]
     inputs = {"input_ids": torch.zeros(batch, length, dtype=torch.int64)}
     if getattr(config, "is_encoder_decoder", False):
         inputs["decoder_input_ids"] = torch.zeros(batch, other, dtype=torch.int64)
     return inputs
 
 
-def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[dict[str, torch.Tensor]]:
-    """Optional inputs that reach other parts of a language model than its token ids do.
+def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[Iterator[dict[str, torch.Tensor]]]:
+    """Kinds of input that reach other parts of a language model than the token ids in `feed` do.
 
+    Each kind in all the ways that the model may want it, of which one is enough, in the place of `feed`.
     States of an encoder, for a decoder that can attend to one: [batch, length, width], with the width
-    of the token embedding.
+    of the token embedding. Images and sounds, in several layouts.
     """
     accepted = inspect.signature(module.forward).parameters
     find = getattr(module, "get_input_embeddings", None)
     weight = getattr(find() if find is not None else None, "weight", None)
     if "encoder_hidden_states" in accepted and isinstance(weight, torch.Tensor):
         batch, length = feed["input_ids"].shape
-        yield {"encoder_hidden_states": torch.zeros(batch, length, weight.shape[-1])}
+        yield iter([{**feed, "encoder_hidden_states": torch.zeros(batch, length, weight.shape[-1])}])
+    yield from modality_inputs(module, feed)
 
 
 def data_sizes(inputs: Mapping[str, Any], module: nn.Module) -> frozenset[int]:
-    """Sizes of batch and sequence: those dims of index inputs that no parameter has."""
-    taken = _dims(module)
-    return frozenset(
-        size
-        for tensor in inputs.values()
-        if isinstance(tensor, torch.Tensor)
-        for size in (tensor.shape if not tensor.is_floating_point() else tensor.shape[:1])
-        if size > 1 and size not in taken
-    )
+    """Sizes of batch and sequence: those dims of index inputs that no parameter has.
 
-
-def _dims(module: nn.Module) -> set[int]:
-    """Sizes of all dims of all parameters, empty ones apart."""
-    return {size for parameter in module.parameters() for size in parameter.shape if size}
-
-
-def _integers(nested: Any) -> Iterator[int]:
-    """Every integer in a config's fields."""
-    if isinstance(nested, Mapping):
-        nested = tuple(nested.values())
-    if isinstance(nested, (tuple, list)):
-        for item in nested:
-            yield from _integers(item)
-    elif isinstance(nested, int):
-        yield int(nested)
-
-
-def _odd_primes() -> Iterator[int]:
-    return (n for n in itertools.count(3, 2) if all(n % d for d in range(3, n, 2)))
+    Beside ids, other index inputs (the grid of an image, say) tell nothing.
+    """
+    taken = dim_sizes(module)
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+    ids = {name for name in tensors if name.endswith("ids")} or set(tensors)
+    sizes: set[int] = set()
+    for name, tensor in tensors.items():
+        sizes.update(tensor.shape if name in ids and not tensor.is_floating_point() else tensor.shape[:1])
+    return frozenset(size for size in sizes if size > 1 and size not in taken)

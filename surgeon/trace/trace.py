@@ -7,7 +7,8 @@ Graph. The module is left as it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,7 +59,11 @@ def trace_module(
 
 
 def _record(module: nn.Module, feeds: list[dict[str, Any]], *, optional: bool) -> Recording:
-    """Run `module` on every feed; where `optional`, also on inputs that reach what these left out."""
+    """Run `module` on every feed; where `optional`, also on inputs that reach what these left out.
+
+    Raises:
+        TraceError: a pass fails, where `optional` all of them.
+    """
     recorder = Recorder()
     state = TraceState(recorder)
     parameters, values = _parameters(module, recorder)
@@ -68,30 +73,54 @@ def _record(module: nn.Module, feeds: list[dict[str, Any]], *, optional: bool) -
     initial = {name: _atom_numbers(state, value) for value, aliases in values.items() for name in aliases}
     outputs: dict[str, Value] = {}
     with torch.no_grad(), escapes(recorder), module_calls(recorder, module) as calls:
-        for feed in feeds:
-            output = _forward(module, feed, state)
-            for name, tensor in _named_outputs(output):
-                if (value := recorder.known(tensor)) is not None:
-                    outputs.setdefault(name, value)
+        run = functools.partial(_attempt, module, state=state, calls=calls, outputs=outputs)
+        failures = [error for feed in feeds if (error := run(feed, optional=optional)) is not None]
         if optional:
-            _record_the_rest(module, feeds[0], state, calls, values)
+            _record_the_rest(module, feeds[0], run, state, values)
+        if failures and not recorder.events:
+            raise failures[0]
     return Recording(state, parameters, _by_name(values), initial, calls, outputs)
 
 
 def _record_the_rest(
-    module: nn.Module, feed: dict[str, Any], state: TraceState, calls: list[Call], values: Mapping[Value, Any]
+    module: nn.Module,
+    feed: dict[str, Any],
+    run: Callable[..., TraceError | None],
+    state: TraceState,
+    values: Mapping[Value, Any],
 ) -> None:
-    """Try optional inputs while parameters are untouched; a pass that fails leaves no event behind."""
-    recorder = state.recorder
-    for extra in further_inputs(module, feed):
-        read = {value.id for event in recorder.events for value in event.inputs}
+    """Run other kinds of input while parameters are untouched; of each kind the first that works."""
+    for ways in further_inputs(module, feed):
+        read = {value.id for event in state.recorder.events for value in event.inputs}
         if all(value.id in read for value in values):
             return
-        events, called = len(recorder.events), len(calls)
-        try:
-            _forward(module, {**feed, **extra}, state)
-        except TraceError:
-            del recorder.events[events:], calls[called:]
+        next((extra for extra in ways if run(extra, optional=True) is None), None)
+
+
+def _attempt(
+    module: nn.Module,
+    feed: dict[str, Any],
+    *,
+    optional: bool,
+    state: TraceState,
+    calls: list[Call],
+    outputs: dict[str, Value],
+) -> TraceError | None:
+    """One forward pass; where `optional`, one that fails leaves no event behind and is only returned."""
+    recorder = state.recorder
+    events, called, sizes = len(recorder.events), len(calls), state.data_sizes
+    try:
+        output = _forward(module, feed, state)
+    except TraceError as error:
+        if not optional:
+            raise
+        del recorder.events[events:], calls[called:]
+        state.data_sizes = sizes
+        return error
+    for name, tensor in _named_outputs(output):
+        if (value := recorder.known(tensor)) is not None:
+            outputs.setdefault(name, value)
+    return None
 
 
 def _forward(module: nn.Module, feed: dict[str, Any], state: TraceState) -> Any:

@@ -116,6 +116,54 @@ COUPLED = {
         {"a": vector(3)},
         [FACTORS[0] | {"a[0] 0+[3:1]"}, FACTORS[1]],
     ),
+    "glu": (
+        lambda t, x: F.pad(F.glu(x), (0, 12)),
+        {},
+        [
+            {f"up.{p}[0] {at}+[12:1]" for p in ("weight", "bias") for at in (0, 12)}
+            | {"down.weight[1] 0+[12:1]"}
+        ],
+    ),
+    "prelu": (lambda t, x: F.prelu(x.mT, t.a).mT, {"a": vector()}, [WHOLE | {"a[0] 0+[24:1]"}]),
+    "unsafe split": (
+        lambda t, x: torch.cat([p.tanh() for p in torch.unsafe_split_with_sizes(x, [10, 14], -1)], -1),
+        {},
+        SPLIT,
+    ),
+    "windows side by side": (lambda t, x: x.unfold(-1, 8, 8).flatten(-2), {}, FACTORS),
+    "windows over positions": (lambda t, x: F.pad(x, (0, 0, 2, 0)).unfold(1, 3, 1).sum(-1), {}, [WHOLE]),
+    "strides over positions": (
+        lambda t, x: x.contiguous().as_strided((5, 17, 3, 24), (19 * 24, 24, 24, 1)).sum(-2).sum(1, True) + x,
+        {},
+        [WHOLE],
+    ),
+    "columns of windows": (
+        lambda t, x: F.unfold(x.mT.unsqueeze(-1), (3, 1), padding=(1, 0)).unflatten(1, (24, 3)).sum(2).mT,
+        {},
+        [WHOLE],
+    ),
+    "pooled": (lambda t, x: x + F.avg_pool1d(x.mT, 3, 1, 1).mT, {}, [WHOLE]),
+    "pooled and stretched": (
+        lambda t, x: F.interpolate(F.max_pool2d(x.mT.unsqueeze(2), (1, 2)), (1, 19)).squeeze(2).mT,
+        {},
+        [WHOLE],
+    ),
+    "fft over positions": (lambda t, x: torch.fft.fft(x, dim=1).real, {}, [WHOLE]),
+    "real fft over positions": (
+        lambda t, x: torch.fft.irfft(torch.fft.rfft(x, dim=1), 19, dim=1),
+        {},
+        [WHOLE],
+    ),
+    "diagonal": (
+        lambda t, x: (torch.diag_embed(x) * torch.diag_embed(x.tanh())).diagonal(0, -2, -1),
+        {},
+        [WHOLE],
+    ),
+    "places": (
+        lambda t, x: x * torch.zeros_like(t.a).index_fill(0, (t.a > 0.5).nonzero().squeeze(-1), 2.0) + x,
+        {"a": vector()},
+        [WHOLE | {"a[0] 0+[24:1]"}],
+    ),
     # views
     "view": (lambda t, x: x.unflatten(-1, (3, 8)).transpose(-1, -2).flatten(-2), {}, TURNED),
     "squeeze": (lambda t, x: x.unsqueeze(2).squeeze(2).movedim(-1, 0).movedim(0, -1), {}, [WHOLE]),
@@ -273,6 +321,20 @@ LOCKED = {
         "picked one by one",
     ),
     "cut": (lambda t, x: F.pad(x.repeat_interleave(2, -1)[..., :23], (0, 1)), {}, "do not divide"),
+    "fft": (lambda t, x: torch.fft.fft(x).real, {}, "transformed by its positions"),
+    "half of an fft": (
+        lambda t, x: torch.fft.rfft(x).abs().repeat(1, 1, 2)[..., :24],
+        {},
+        "by its positions",
+    ),
+    "windows": (lambda t, x: F.pad(x, (1, 1)).unfold(-1, 3, 1).sum(-1), {}, "a window slides"),
+    "pooled features": (lambda t, x: F.avg_pool1d(x, 3, 1, 1) + x, {}, "a window slides"),
+    "diagonal aside": (lambda t, x: torch.diag_embed(x, 1)[..., :24, :24].sum(-1), {}, "beside the main one"),
+    "places of two dims": (
+        lambda t, x: x * (t.a > 0).nonzero().sum(),
+        {"a": matrix(24, 9)},
+        "read as numbers",
+    ),
     "triangular": (
         lambda t, x: torch.linalg.solve_triangular(
             x.unsqueeze(-1) * x.unsqueeze(-2) + torch.ones(24, 24, dtype=x.dtype),
@@ -335,8 +397,11 @@ LOCKED = {
         "positions leave for Python",
     ),
     # without a rule
-    "fft": (lambda t, x: torch.fft.fft(x).real, {}, r"an op without a rule \(aten._fft_r2c in the model\)"),
-    "unfold": (lambda t, x: x.unfold(-1, 3, 3).flatten(-2), {}, "an op without a rule"),
+    "eigenvalues": (
+        lambda t, x: x * torch.linalg.eigvalsh(x.mT @ x).sum(-1)[:, None, None],
+        {},
+        r"an op without a rule \(aten._linalg_eigh in the model\)",
+    ),
 }
 
 
@@ -408,22 +473,22 @@ def test_what_must_not_be_cut_is_locked_and_the_rest_is_still_a_symmetry(name):
 def test_an_op_without_a_rule_is_noted_and_the_trace_goes_on():
     class Inner(nn.Module):
         def forward(self, x):
-            return torch.fft.fft(x).real
+            return torch.linalg.eigvalsh(x.mT @ x).sum()
 
-    module = toy(lambda t, x: t.inner(x), inner=Inner)
+    module = toy(lambda t, x: x * t.inner(x), inner=Inner)
     graph = trace_module(module, inputs={"input_ids": IDS})
-    assert graph.notes == ("no rule for aten._fft_r2c, met in inner: what it touches is locked",)
+    assert graph.notes == ("no rule for aten._linalg_eigh, met in inner: what it touches is locked",)
     reasons = {site.param: group.locked for group in graph.groups for site in group.sites if site.dim == 0}
-    assert "an op without a rule (aten._fft_r2c in inner)" in (reasons["up.bias"] or "")
+    assert "an op without a rule (aten._linalg_eigh in inner)" in (reasons["up.bias"] or "")
     assert reasons["out.weight"] is None
 
 
 def test_strict_names_the_op_and_the_file_to_add():
-    module = toy(lambda t, x: torch.fft.fft(x).real)
-    with pytest.raises(UnsupportedOpError, match=r"no rule for aten\._fft_r2c in the model") as caught:
+    module = toy(lambda t, x: x * torch.linalg.eigvalsh(x.mT @ x).sum())
+    with pytest.raises(UnsupportedOpError, match=r"no rule for aten\._linalg_eigh in the model") as caught:
         trace_module(module, inputs={"input_ids": IDS}, strict=True)
-    assert "[5, 19, 24]" in caught.value.message
-    assert "add surgeon/trace/rules/fft_r2c.py" in (caught.value.hint or "")
+    assert "[5, 24, 24]" in caught.value.message
+    assert "add surgeon/trace/rules/linalg_eigh.py" in (caught.value.hint or "")
 
 
 def test_a_failing_forward_says_where_and_why():

@@ -1,4 +1,7 @@
-"""Rule for convolutions: channels couple, group by group; kernel positions are locked."""
+"""Rule for convolutions: channels couple, group by group; what the kernel slides over is a sequence.
+
+Kernel positions are locked.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,14 @@ def convolution(op: Op) -> None:
         op.note_role(op.args[2], w_out, "pointwise")
     if any(is_data(term) and term.size > 1 for term in x[2:]):
         op.state.scans.add(op.event.index)
+    for place, (term, kernel) in enumerate(zip(x[2:], w[2:], strict=True)):
+        if kernel.size > 1 or op.shape(op.out)[2 + place] != term.size:
+            op.mark(term, "data")
     for term in w[2:]:
         op.lock(term, "kernel positions of a convolution")
     sizes = op.shape(op.out)
     spatial = [
-        t if t.size == size else op.state.new_atom(size) for t, size in zip(x[2:], sizes[2:], strict=True)
+        t if t.size == size else op.fresh(size, "data") for t, size in zip(x[2:], sizes[2:], strict=True)
     ]
     op.set(op.out, [x[0], w_out, *spatial])
 

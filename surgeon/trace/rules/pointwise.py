@@ -73,6 +73,7 @@ def broadcast(op: Op, terms: list[Term], value: Value, role: Role | None = None)
     "_conj",
     "floor_divide",
     "isin",
+    "_prelu_kernel",
 )
 def pointwise(op: Op) -> None:
     """Also the default for every op that torch tags ``pointwise``."""

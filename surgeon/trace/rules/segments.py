@@ -84,7 +84,15 @@ def unbind(op: Op) -> None:
     op.pass_domain(op.inputs[0], *op.outs)
 
 
-@rules.register("split", "split_with_sizes", "chunk", "tensor_split")
+@rules.register(
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "tensor_split",
+    "unsafe_split",
+    "unsafe_split_with_sizes",
+    "unsafe_chunk",
+)
 def split(op: Op) -> None:
     """Consecutive segments."""
     terms = op.dims(op.inputs[0])
@@ -95,6 +103,18 @@ def split(op: Op) -> None:
         op.set(value, [*terms[:d], segment(op, terms[d], start, stop), *terms[d + 1 :]])
         start = stop
     op.pass_domain(op.inputs[0], *op.outs)
+
+
+@rules.register("glu")
+def glu(op: Op) -> None:
+    """The first half of a dim times a gate made of the second."""
+    terms = op.dims(op.inputs[0])
+    d = op.dim(op.arg(1, "dim", -1), len(terms))
+    size = terms[d].size
+    gate = segment(op, terms[d], size // 2, size)
+    terms[d] = segment(op, terms[d], 0, size // 2)
+    op.unify(terms[d], gate)
+    op.set(op.out, terms)
 
 
 @rules.register("cat", "concat")

@@ -68,6 +68,20 @@ def scatter(op: Op) -> None:
     op.set(op.out, terms)
 
 
+@rules.register("masked_scatter")
+def masked_scatter(op: Op) -> None:
+    """Where the mask holds, the next value of the source: a whole row, where the mask covers whole rows."""
+    terms, source = op.dims(op.args[0]), op.dims(op.args[2])
+    mask = op.tensor(op.args[1]).expand(op.shape(op.out))
+    rows = not hasattr(mask, "fake_mode") and bool((mask == mask[..., :1]).all())
+    if rows and source and source[-1].size == terms[-1].size:
+        op.unify(source[-1], terms[-1])
+    else:
+        for term in (*terms, *source):
+            op.lock(term, "values are put in one after the other")
+    op.set(op.out, terms)
+
+
 @rules.register("index_add", "index_copy", "index_fill")
 def index_add(op: Op) -> None:
     """x[index[j]] += value[j] along one dim; the other dims are common."""
