@@ -8,14 +8,22 @@ widths (`config_probe`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedConfig
 
 from surgeon.errors import RebuildError
 from surgeon.graph import Graph
-from surgeon.rebuild.config_tree import Path, leaves, lists_beside, numbered_beside, resize_depth, vary
+from surgeon.rebuild.config_tree import (
+    Path,
+    keyed_beside,
+    leaves,
+    lists_beside,
+    numbered_beside,
+    resize_depth,
+    vary,
+)
 from surgeon.rebuild.rebuild import members_of
 from surgeon.rebuild.signature import Signature, measure
 
@@ -32,6 +40,7 @@ class Depth:
         blocks: how many blocks it counts.
         lists: fields beside it with one entry per block.
         members: fields beside it that list some blocks by their numbers.
+        keyed: mappings beside it whose keys are numbers of blocks.
     """
 
     path: Path
@@ -39,10 +48,11 @@ class Depth:
     blocks: int
     lists: tuple[Path, ...] = ()
     members: tuple[Path, ...] = ()
+    keyed: tuple[Path, ...] = ()
 
     def resize(self, config: PreTrainedConfig, keep: Sequence[int]) -> PreTrainedConfig:
         """A new config with only the blocks `keep`; a RebuildError where its validators refuse."""
-        return resize_depth(config, self.path, keep, self.lists, self.members)
+        return resize_depth(config, self.path, keep, self.lists, self.members, self.keyed)
 
 
 @dataclass(frozen=True)
@@ -52,21 +62,33 @@ class Shallow:
     Attributes:
         config: the shallow config.
         base: Signature of what it builds.
-        stands_for: module path of every block: that of the shown block with the same shapes.
+        stands_for: module path of every block: that of the shown block with the same shapes, and of a
+            shown block itself.
+        sorts: module path of every block: that of the first block with the same shapes.
     """
 
     config: PreTrainedConfig
     base: Signature
     stands_for: Mapping[str, str]
+    sorts: Mapping[str, str] = field(default_factory=dict)
+
+    def first(self, name: str) -> str:
+        """The name of the tensor in the first block of the sort that the tensor `name` lies in."""
+        return _replaced(name, self.sorts)
 
     def shown(self, name: str) -> str:
         """The name, in the shallow model, of the tensor that stands for the tensor `name`."""
-        steps = name.split(".")
-        for place in range(len(steps), 0, -1):
-            block = ".".join(steps[:place])
-            if block in self.stands_for:
-                return ".".join([self.stands_for[block], *steps[place:]])
-        return name
+        return _replaced(name, self.stands_for)
+
+
+def _replaced(name: str, blocks: Mapping[str, str]) -> str:
+    """`name` with the longest path in front of it that `blocks` knows replaced."""
+    steps = name.split(".")
+    for place in range(len(steps), 0, -1):
+        block = ".".join(steps[:place])
+        if block in blocks:
+            return ".".join([blocks[block], *steps[place:]])
+    return name
 
 
 def find_depths(config: PreTrainedConfig, graph: Graph) -> tuple[Depth, ...]:
@@ -79,6 +101,7 @@ def find_depths(config: PreTrainedConfig, graph: Graph) -> tuple[Depth, ...]:
         for path, value in numbers.items():
             if value == len(blocks):
                 depth = Depth(path, stack.container, value, lists_beside(config, path))
+                depth = replace(depth, keyed=_keyed(depth, config, whole))
                 if _counts(depth, config, blocks, graph, whole):
                     depth = _only_lists_per_block(depth, config, whole)
                     found.append(replace(depth, members=_lists_of_blocks(depth, config, blocks, whole)))
@@ -93,16 +116,20 @@ def shallow_copy(config: PreTrainedConfig, graph: Graph, depths: Sequence[Depth]
     blocks have other shapes than the same blocks of the whole one.
     """
     stands_for: dict[str, str] = {}
+    firsts: dict[str, str] = {}
     small = config
     try:
         for depth in depths:
             sorts = _sorts(graph, depth.container)
             last = max(place for place, name in enumerate(sorts) if name in sorts.values())
             small = depth.resize(small, range(last + 1))
-            stands_for |= sorts
+            firsts |= sorts
+            stands_for |= {
+                name: name if place <= last else first for place, (name, first) in enumerate(sorts.items())
+            }
         base = measure(small)
         if all(base.shapes[name] == graph.parameters[name].shape for name in base.shapes):
-            return Shallow(small, base, stands_for)
+            return Shallow(small, base, stands_for, firsts)
     except (RebuildError, KeyError):
         pass
     return Shallow(config, measure(config), {})
@@ -130,31 +157,45 @@ def _counts(
 
     Buffers that the model computes for itself (a table for the blocks of one sort) may go along.
     """
-    kept = range(depth.blocks - 1) if depth.blocks > 1 else (0, 0)
-    last = blocks[-1] if depth.blocks > 1 else f"{depth.container}.{depth.blocks}"
-    try:
-        other = measure(depth.resize(config, kept))
-    except RebuildError:
-        return False
     computed = {name for name, p in graph.parameters.items() if p.buffer and not p.stored}
-    moved = (whole.shapes.keys() ^ other.shapes.keys()) - computed
-    return bool(moved) and all(name.startswith(f"{last}.") for name in moved)
+    for kept in _trials(depth):
+        moving = blocks[-1] if len(kept) < depth.blocks else f"{depth.container}.{depth.blocks}"
+        try:
+            other = measure(depth.resize(config, kept))
+        except RebuildError:
+            continue
+        moved = (whole.shapes.keys() ^ other.shapes.keys()) - computed
+        return bool(moved) and all(name.startswith(f"{moving}.") for name in moved)
+    return False
+
+
+def _trials(depth: Depth) -> Iterator[Sequence[int]]:
+    """Blocks to keep on trial: without the last, with the last or first twice; validators refuse some."""
+    every = range(depth.blocks)
+    if depth.blocks > 1:
+        yield every[:-1]
+    yield (*every, depth.blocks - 1)
+    yield (*every, 0)
 
 
 def _only_lists_per_block(depth: Depth, config: PreTrainedConfig, whole: Signature) -> Depth:
     """The Depth without lists that have as many entries as there are blocks only by chance."""
-    kept = range(depth.blocks - 1) if depth.blocks > 1 else (0, 0)
+    kept = next(kept for kept in _trials(depth) if _builds(depth, config, kept))
     lists: list[Path] = []
     for path in depth.lists:
         others = tuple(p for p in depth.lists if p != path)
-        try:
-            measure(resize_depth(config, depth.path, kept, others))
-        except RebuildError:
+        needed = not _builds(replace(depth, lists=others), config, kept)
+        if needed or _reaches_block(path, config, depth, whole):
             lists.append(path)
-            continue
-        if _reaches_block(path, config, depth, whole):
-            lists.append(path)
-    return Depth(depth.path, depth.container, depth.blocks, tuple(lists))
+    return replace(depth, lists=tuple(lists))
+
+
+def _builds(depth: Depth, config: PreTrainedConfig, kept: Sequence[int]) -> bool:
+    try:
+        measure(depth.resize(config, kept))
+    except RebuildError:
+        return False
+    return True
 
 
 def _reaches_block(path: Path, config: PreTrainedConfig, depth: Depth, whole: Signature) -> bool:
@@ -169,6 +210,19 @@ def _reaches_block(path: Path, config: PreTrainedConfig, depth: Depth, whole: Si
         if other != whole:
             return True
     return False
+
+
+def _keyed(depth: Depth, config: PreTrainedConfig, whole: Signature) -> tuple[Path, ...]:
+    """Mappings with numbers of blocks as keys that decide anything: the labels of a classifier do not."""
+    found: list[Path] = []
+    for path in keyed_beside(config, depth.path):
+        try:
+            decides = measure(vary(config, {path: {}})) != whole
+        except RebuildError:
+            decides = True
+        if decides:
+            found.append(path)
+    return tuple(found)
 
 
 def _lists_of_blocks(

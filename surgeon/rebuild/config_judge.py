@@ -86,8 +86,11 @@ def changed_constants(space: ConfigSpace, target: Target, changes: Mapping[Path,
     """Everything that the model computes from its config and that the plan does not change, in words."""
     before = measure(space.shallow.config, values=True)
     after = measure(space.configured(changes), values=True)
-    faults = list(changed_numbers(before.numbers, after.numbers))
+    kept = {key: n for key, n in before.numbers.items() if not f"{key[0]}.".startswith(target.absent)}
+    faults = list(changed_numbers(kept, after.numbers))
     for name, tensor in before.constants.items():
+        if name.startswith(target.absent):
+            continue
         planned = tensor.numpy()
         for dim, kept in target.cuts.get(name, {}).items():
             planned = planned.take(kept, axis=dim)

@@ -128,11 +128,13 @@ class Search:
     ) -> tuple[str, ...]:
         """What differs from the plan, in words: sizes of `dims` (None: all), and tensors that come or go."""
         base, planned = self.space.shallow.base, self.target.shapes
-        places = dims or ((name, dim) for name, shape in planned.items() for dim in range(len(shape)))
+        every = ((name, dim) for name, shape in planned.items() for dim in range(len(shape)))
+        absent = self.target.absent
+        places = [dim for dim in dims or every if not (absent and dim[0].startswith(absent))]
         faults: list[str] = []
         if tensors:
-            faults += [f"{name} is built" for name in sorted(built.shapes.keys() - planned.keys())]
-            faults += [f"{name} is not built" for name in sorted(planned.keys() - built.shapes.keys())]
+            odd = sorted(n for n in built.shapes.keys() ^ planned.keys() if not n.startswith(absent))
+            faults += [f"{name} is {'built' if name in built.shapes else 'not built'}" for name in odd]
             faults += [f"{name} is tied otherwise" for name in sorted(built.ties.keys() ^ base.ties.keys())]
         for name, dim in places:
             shape = built.shapes.get(name, ())

@@ -22,7 +22,7 @@ from surgeon.rebuild.config_judge import changed_constants, changed_numbers, odd
 from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_search import Changes, Search
 from surgeon.rebuild.config_target import Target, aim, planned_shapes
-from surgeon.rebuild.config_tree import entry, keyed_beside, leaves, path_text, vary
+from surgeon.rebuild.config_tree import entry, leaves, path_text, vary
 from surgeon.rebuild.rebuild import members_of, renamed
 from surgeon.rebuild.signature import measure
 
@@ -198,8 +198,7 @@ def _ledger(
         if entry(config, depth.path) == depth.blocks:
             continue
         why = f"blocks of {depth.container} that are left"
-        keyed = keyed_beside(space.config, depth.path)
-        for path in (depth.path, *depth.lists, *depth.members, *keyed):
+        for path in (depth.path, *depth.lists, *depth.members, *depth.keyed):
             before, after = entry(space.config, path), entry(config, path)
             if before != after:
                 rows.append(LedgerRow(field=path_text(path), old=_json(before), new=_json(after), why=why))
@@ -214,4 +213,6 @@ def _why(f: Field, target: Target, value: object) -> str:
 
 
 def _json(value: object) -> JsonValue:
+    if isinstance(value, dict):
+        return {str(key): _json(item) for key, item in value.items()}
     return TypeAdapter(JsonValue).validate_python(value)

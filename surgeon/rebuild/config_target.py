@@ -47,11 +47,16 @@ class Width:
 
 @dataclass(frozen=True)
 class Target:
-    """Planned shapes of the shallow model's tensors, all Widths, and the kept positions of tensors."""
+    """Planned shapes of the shallow model's tensors, all Widths, and the kept positions of tensors.
+
+    `absent` are the beginnings of names in shown blocks of which the plan leaves none: they may come out as
+    they like.
+    """
 
     shapes: Mapping[str, Shape]
     widths: tuple[Width, ...]
     cuts: Mapping[str, Mapping[int, Positions]] = field(repr=False)
+    absent: tuple[str, ...] = ()
 
     @property
     def cut(self) -> tuple[Width, ...]:
@@ -80,10 +85,21 @@ def aim(plan: Plan, graph: Graph, shallow: Shallow) -> Target:
     for name in planned:
         shown.setdefault(shallow.shown(name), []).append(name)
     _check_alike(planned, shown, plan, graph)
-    shapes = {name: planned[alike[0]] for name, alike in shown.items()}
-    shapes = {name: shapes.get(name, shape) for name, shape in shallow.base.shapes.items()}
-    shown_cuts = {name: cuts[alike[0]] for name, alike in shown.items() if alike[0] in cuts}
-    return Target(shapes, _widths(plan, graph, shallow, dropped), shown_cuts)
+    # A shown block that is dropped itself is as wide as what is left of its sort.
+    left = {shallow.first(name): alike[0] for name, alike in reversed(shown.items())}
+    alike = {name: left[first] for name in shallow.base.shapes if (first := shallow.first(name)) in left}
+    shapes = {n: planned[alike[n]] if n in alike else shape for n, shape in shallow.base.shapes.items()}
+    shown_cuts = {name: cuts[other] for name, other in alike.items() if other in cuts}
+    return Target(shapes, _widths(plan, graph, shallow, dropped), shown_cuts, _absent(plan, shallow))
+
+
+def _absent(plan: Plan, shallow: Shallow) -> tuple[str, ...]:
+    """Beginnings of names in shown blocks whose whole sort is dropped."""
+    dropped = set(plan.dropped)
+    if not shallow.sorts:
+        return tuple(f"{name}." for name in plan.dropped)
+    left = {first for block, first in shallow.sorts.items() if block not in dropped}
+    return tuple(f"{block}." for block, first in shallow.sorts.items() if first not in left)
 
 
 def _check_alike(

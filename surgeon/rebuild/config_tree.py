@@ -7,6 +7,7 @@ Not here: what a leaf means (`config_probe`).
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from surgeon.errors import RebuildError
 __all__ = [
     "Path",
     "entry",
+    "keyed_beside",
     "lacking",
     "leaves",
     "lists_beside",
@@ -100,23 +102,45 @@ def numbered_beside(config: PreTrainedConfig, path: Path) -> dict[Path, list[int
     }
 
 
+def keyed_beside(config: PreTrainedConfig, path: Path) -> tuple[Path, ...]:
+    """Mappings in the same section as the field at `path` whose keys are numbers below what it counts."""
+    section = _holder(config.to_dict(), path)
+    if not isinstance(section, Mapping):
+        return ()
+    count = section[path[-1]]
+    return tuple(
+        (*path[:-1], key)
+        for key, value in section.items()
+        if isinstance(value, Mapping) and value and all(_number(k) in range(count) for k in value)
+    )
+
+
 def resize_depth(
     config: PreTrainedConfig,
     path: Path,
     keep: Sequence[int],
     lists: Sequence[Path],
     members: Sequence[Path] = (),
+    keyed: Sequence[Path] = (),
 ) -> PreTrainedConfig:
     """A new config whose depth, the field at `path`, counts only the blocks `keep`.
 
     The lists at the paths `lists`, which have one entry per block, keep the entries of those blocks;
-    those at `members`, which list blocks by number, get their new numbers.
+    those at `members`, which list blocks by number, get their new numbers, and so do the keys of the
+    mappings at `keyed`.
 
     Raises:
         RebuildError: the config's own validators refuse the result.
     """
     fields = config.to_dict()
     section = _holder(fields, path)
+    for *_, key in keyed:
+        entries = {_number(k): (k, value) for k, value in section[key].items()}
+        section[key] = {
+            type(entries[block][0])(place): copy.deepcopy(entries[block][1])
+            for place, block in enumerate(keep)
+            if block in entries
+        }
     section[path[-1]] = len(keep)
     for *_, key in lists:
         section[key] = [section[key][block] for block in keep]
@@ -168,6 +192,13 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         transformers.logging.set_verbosity(before)
+
+
+def _number(key: object) -> int | None:
+    """A key that is a number, or its text as JSON has it."""
+    if isinstance(key, str):
+        return int(key) if key.isdigit() else None
+    return key if type(key) is int else None
 
 
 def _holder(fields: Any, path: Path) -> Any:

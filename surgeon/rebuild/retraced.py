@@ -22,7 +22,8 @@ SHOWN = 3
 def retraced_faults(plan: Plan, graph: Graph, small: Graph) -> tuple[str, ...]:
     """Where the Axes of `small` are not those that `plan` leaves of `graph`, in words; empty is good.
 
-    Compared are, for every tensor dim, the sizes of the Axes in it; an Axis of size 1 is no Axis.
+    Compared are, for every dim of every stored tensor, the sizes of the Axes in it; an Axis of size 1 is no
+    Axis.
     """
     names = renamed(tuple(graph.parameters), plan, graph)
     kept = plan.kept()
@@ -30,7 +31,7 @@ def retraced_faults(plan: Plan, graph: Graph, small: Graph) -> tuple[str, ...]:
     for group in graph.groups:
         size = len(kept.get(group.name, range(group.size)))
         for site in group.sites:
-            if site.param in names:
+            if site.stored and site.param in names:
                 planned.setdefault((names[site.param], site.dim), []).append(size)
     built = _sizes(small)
     faults = [
