@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from surgeon.api.progress import Progress
 from surgeon.api.subject import Subject, widened
 from surgeon.evaluate import Windowing, measure
 
-__all__ = ["HeldOut", "before_and_after"]
+__all__ = ["HeldOut", "before_and_after", "sizes"]
 
 SIZES = ("parameters", "bytes", "kv_cache_bytes_per_token")
 SPEEDS = {
@@ -46,11 +46,7 @@ def before_and_after(
     """
     ids = None if held_out is None else held_out.ids
     own = {"before": subject.original, "after": small}
-    found: dict[str, dict[str, object]] = {}
-    for when, model in own.items():
-        for value in measure(model, None, names=SIZES):
-            found.setdefault(value.name, {"unit": value.unit})[when] = value.value
-    found |= _times(own, ids, progress)
+    found = sizes(own) | _times(own, ids, progress)
     if held_out is None:
         return {"metrics": found}
     wide = {"before": subject.wide, "after": widened(small)}
@@ -68,6 +64,15 @@ def before_and_after(
     if held_out.tokenizer is not None:
         result["sample"] = _sample(wide, held_out.ids, held_out.tokenizer)
     return result
+
+
+def sizes(models: Mapping[str, PreTrainedModel]) -> dict[str, dict[str, object]]:
+    """Parameters, bytes and cache of both models, by metric and then by model."""
+    found: dict[str, dict[str, object]] = {}
+    for when, model in models.items():
+        for value in measure(model, None, names=SIZES):
+            found.setdefault(value.name, {"unit": value.unit})[when] = value.value
+    return found
 
 
 def _times(

@@ -1,24 +1,44 @@
-"""From a Plan to a checkpoint folder: cut, prove, measure, write, reload; published only if all of it holds.
+"""From a Plan to a checkpoint folder: cut, write, prove, measure, reload; published only if all of it holds.
 
-Not here: how the plan came about (`surgeon.api.planning`), and how a folder appears (`surgeon.io`).
+Weights go from shards to shards, and every check reads them one by one, so the memory needed is that of the
+largest, not of the model. Not here: how the plan came about (`surgeon.api.planning`), and how a folder
+appears (`surgeon.io`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from surgeon.api.card import model_card
-from surgeon.api.measuring import HeldOut, before_and_after
+from surgeon.api.measuring import HeldOut, before_and_after, sizes
+from surgeon.api.picture import picture_page
 from surgeon.api.planning import Traced
 from surgeon.api.progress import Progress
 from surgeon.api.reload import check_reload
-from surgeon.api.subject import Subject, in_dtype
-from surgeon.io import bytes_needed, publishing, write_checkpoint, write_document, write_plan
+from surgeon.api.room import room_for
+from surgeon.api.subject import Subject
+from surgeon.errors import VerifyError
+from surgeon.io import (
+    Checkpoint,
+    bytes_needed,
+    check_finite,
+    publishing,
+    write_checkpoint,
+    write_document,
+    write_page,
+    write_plan,
+)
+from surgeon.io.work_key import work_key
 from surgeon.plan import Plan, Report
-from surgeon.rebuild import Comparison, apply_plan, compare, probe_tokens
+from surgeon.rebuild import Arrangement, Comparison, ModuleSource, arrange, compare, probe_tokens, skeleton
+from surgeon.rebuild.tensors import stored_tensors
+from surgeon.rebuild.unread import unread_module
 
 __all__ = ["Writing", "in_words", "publish"]
 
@@ -34,6 +54,10 @@ class Writing:
     """The resolved recipe, where there is one."""
     held_out: HeldOut | None = None
     """What to measure on, before and after."""
+    timed: bool = True
+    """Measure the speed of both models."""
+    memory: int | None = None
+    """Bytes that the process may take; None: a share of what is free."""
 
 
 def publish(
@@ -46,27 +70,45 @@ def publish(
         InputError: the output cannot be written; nothing is published.
     """
     progress("cut", 0, None)
-    small, ledger = apply_plan(subject.module, plan, traced.graph, traced.space, traced.layout)
-    progress("compare with the masked original", 0, None)
-    tokens = probe_tokens(subject.module)
-    comparison = compare(subject.module, small, plan, traced.graph, tokens).require()
-    written = small if writing.dtype is None else in_dtype(small, writing.dtype)
-    measured = before_and_after(subject, written, writing.held_out, progress)
-    report = report.model_copy(update={"ledger": subject.ledger + ledger, "measured": measured})
+    arranged = arrange(traced.space, traced.graph, plan, traced.layout)
+    original = subject.unread
+    blank = skeleton(arranged.config, dtype=writing.dtype or original.dtype)
+    report = report.model_copy(update={"ledger": subject.ledger + arranged.ledger})
     source = None if subject.checkpoint is None else subject.checkpoint.folder
-    with publishing(writing.out, source, bytes_needed(written, source)) as folder:
-        progress("write", 0, None)
-        texts = {"README.md": model_card(report)}
-        if writing.recipe is not None:
-            texts["surgeon.yaml"] = writing.recipe
-        write_checkpoint(folder, written, source, texts=texts, shard_size=writing.shard_size)
-        write_plan(plan, traced.graph, folder / "plan.json")
+    key = None if source is None else _key(plan, subject, arranged, writing)
+    with publishing(writing.out, source, bytes_needed(blank, source), key) as folder:
+        write_checkpoint(
+            folder,
+            blank,
+            source,
+            tensors=arranged.stream(ModuleSource(original), traced.graph),
+            dtype=writing.dtype,
+            shard_size=writing.shard_size,
+            told=lambda done, total: progress("write", done, total),
+            checksums=True,
+        )
+        written = Checkpoint.open(folder).unread_module(subject.device)
+        progress("compare with the masked original", 0, None)
+        comparison = _proven(original, written, arranged, traced, writing.dtype)
+        measured = _measured(subject, folder, written, writing, progress)
         progress("reload with stock transformers", 0, None)
-        checks = (in_words(comparison), *check_reload(folder, written, comparison.tolerance))
+        resident = room_for(written, writing.memory)
+        checks = (in_words(comparison), *check_reload(folder, written, comparison.tolerance, resident))
         measured |= {"comparison": comparison.to_dict(), "checks": list(checks)}
         report = report.model_copy(update={"measured": measured})
+        write_plan(plan, traced.graph, folder / "plan.json")
+        (folder / "README.md").write_text(model_card(report), encoding="utf-8")
+        if writing.recipe is not None:
+            (folder / "surgeon.yaml").write_text(writing.recipe, encoding="utf-8")
         write_document(report.to_dict(), folder / "report.json")
+        write_page(picture_page(report, plan, traced.graph, arranged.built), folder / "report.html")
     return report
+
+
+def _key(plan: Plan, subject: Subject, arranged: Arrangement, writing: Writing) -> str:
+    """What two runs must have in common for one to go on after the shards of the other."""
+    said = (plan.edits, subject.fingerprint(), arranged.config.to_dict(), writing.dtype, writing.shard_size)
+    return work_key(repr(said), plan.values)
 
 
 def in_words(comparison: Comparison) -> str:
@@ -75,3 +117,71 @@ def in_words(comparison: Comparison) -> str:
         f"equal to the masked original in {comparison.precision}: off by {comparison.relative:.1e} of the "
         f"largest logit (allowed {comparison.tolerance:.0e}) on {comparison.tokens} tokens"
     )
+
+
+def _proven(
+    original: PreTrainedModel,
+    written: PreTrainedModel,
+    arranged: Arrangement,
+    traced: Traced,
+    dtype: torch.dtype | None,
+) -> Comparison:
+    """Compare what was written with the masked original; in another dtype, what was cast on the way.
+
+    Raises:
+        VerifyError: they differ.
+        CheckpointError: the original's weights are not finite.
+    """
+    small = written
+    if dtype not in (None, original.dtype):
+        config = arranged.config
+        small = unread_module(
+            skeleton(config, dtype=original.dtype),
+            _Streamed(arranged.stream(ModuleSource(original), traced.graph)),
+        )
+        _check_cast(small, written, dtype)
+    comparison = compare(original, small, arranged.plan, traced.graph, probe_tokens(original))
+    if comparison.max_abs != comparison.max_abs:
+        check_finite(Path(original.name_or_path), original)
+    return comparison.require()
+
+
+def _check_cast(small: PreTrainedModel, written: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Refuse a file that does not hold the tensors in their new dtype."""
+    wanted = stored_tensors(small)
+    for name, tensor in stored_tensors(written).items():
+        want = wanted[name].detach().to(dtype=dtype) if tensor.is_floating_point() else wanted[name]
+        if not torch.equal(tensor.detach(), want):
+            raise VerifyError(
+                f"'{name}' was not written as it was computed", hint="report this with the recipe"
+            )
+
+
+class _Streamed:
+    """A TensorSource over a stream of described tensors."""
+
+    def __init__(self, stream: Iterable[tuple[str, Tensor]]) -> None:
+        self._tensors = dict(stream)
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
+
+    def get(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+
+def _measured(
+    subject: Subject, folder: Path, written: PreTrainedModel, writing: Writing, progress: Progress
+) -> dict[str, object]:
+    """Before and after: sizes, and where both models fit into memory what is timed or computed from text."""
+    if (
+        not writing.timed
+        or not room_for(written, writing.memory)
+        or not room_for(subject.unread, writing.memory)
+    ):
+        return {"metrics": sizes({"before": subject.unread, "after": written})}
+    small = Checkpoint.open(folder).load_module(device=subject.device)
+    return before_and_after(subject, small, writing.held_out, progress)

@@ -13,13 +13,16 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from surgeon.errors import VerifyError
-from surgeon.io import Checkpoint, has_own_code
-from surgeon.rebuild import probe_tokens
+from surgeon.io import Checkpoint, DiskSource, has_own_code
+from surgeon.rebuild import load_into, probe_tokens
 from surgeon.rebuild.forward import all_tensors, call_with
+from surgeon.rebuild.lazy import as_lazy
 from surgeon.rebuild.quiet import quiet_transformers
+from surgeon.rebuild.tensors import stored_tensors
+from surgeon.rebuild.unread import Unread, unread_module
 
 __all__ = ["check_reload"]
 
@@ -27,13 +30,16 @@ GENERATED = 7
 """Tokens that are generated with the cache, to compare with a forward pass without one."""
 
 
-def check_reload(folder: Path, small: nn.Module, tolerance: float) -> tuple[str, ...]:
+def check_reload(
+    folder: Path, small: PreTrainedModel, tolerance: float, resident: bool = True
+) -> tuple[str, ...]:
     """Load `folder` with stock transformers and compare with `small`, the module that was written.
 
     Args:
         folder: a checkpoint.
         small: what it must compute.
         tolerance: allowed difference of the logits in float64, relative to the largest.
+        resident: load it whole; else the stock class is run with weights that are read at each use.
 
     Returns:
         What was checked, in words.
@@ -43,18 +49,47 @@ def check_reload(folder: Path, small: nn.Module, tolerance: float) -> tuple[str,
         CheckpointError: it needs code that surgeon did not write.
     """
     code = has_own_code(folder, Checkpoint.open(folder).config)
-    fresh = _load(folder, code)
+    fresh = _load(folder, code) if resident else _stock_class(folder, code, small)
     tokens = probe_tokens(fresh)
     with torch.no_grad():
         logits = _reloaded_logits(fresh, small, tokens, tolerance)
         forward = _forward(fresh, tokens)
-        cached = _cached(fresh.float() if fresh.dtype.itemsize < 4 else fresh, tokens[:1])
+        cached = _cached(_in_float32(fresh) if fresh.dtype.itemsize < 4 else fresh, tokens[:1])
     how = "stock AutoModelForCausalLM loads it" + (" with trust_remote_code" if code else "")
+    if not resident:
+        how = "the class that AutoModelForCausalLM chooses runs it, each weight read at its use"
     return (
         f"{how}; logits differ by {logits:.1e} of the largest",
         f"a forward pass in {forward} is finite",
         f"{GENERATED} tokens generated with the cache: logits differ by {cached:.1e} from one pass without",
     )
+
+
+def _stock_class(folder: Path, code: bool, small: PreTrainedModel) -> PreTrainedModel:
+    """A model too large to be held: the stock class on its config, with weights read as they are used."""
+    with quiet_transformers():
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=code)
+        with torch.device("meta"):
+            found = AutoModelForCausalLM.from_config(config, trust_remote_code=code)
+    if type(found).__name__ != type(small).__name__:
+        raise VerifyError(
+            f"stock transformers builds a {type(found).__name__} of the result, not a {type(small).__name__}"
+        )
+    checkpoint = Checkpoint.open(folder)
+    return unread_module(found.eval(), DiskSource(folder, checkpoint.tensors, found))
+
+
+def _in_float32(module: PreTrainedModel) -> PreTrainedModel:
+    """The module in float32; where its weights are read at each use, they are widened then."""
+    if not any(isinstance(tensor, Unread) for tensor in module.parameters()):
+        return module.float()
+    wide = {
+        name: tensor.detach().to(dtype=torch.float32) if tensor.is_floating_point() else tensor
+        for name, tensor in stored_tensors(module).items()
+    }
+    with torch.device("meta"):
+        blank = type(module)(module.config).eval()
+    return cast(PreTrainedModel, load_into(blank, wide.items()))
 
 
 def _load(folder: Path, code: bool) -> PreTrainedModel:
@@ -78,11 +113,18 @@ def _load(folder: Path, code: bool) -> PreTrainedModel:
 
 def _reloaded_logits(fresh: PreTrainedModel, small: nn.Module, tokens: Tensor, tolerance: float) -> float:
     """Relative difference in float64."""
-    wide = [all_tensors(module, torch.float64) for module in (fresh, small)]
-    got = call_with(fresh, wide[0], input_ids=tokens).logits  # type: ignore[attr-defined]
+    got = call_with(fresh, _widened(fresh), input_ids=tokens).logits  # type: ignore[attr-defined]
     device = next(small.parameters()).device
-    want = call_with(small, wide[1], input_ids=tokens.to(device)).logits.to(got.device)  # type: ignore[attr-defined]
+    want = call_with(small, _widened(small), input_ids=tokens.to(device)).logits.to(got.device)  # type: ignore[attr-defined]
     return _within(got, want, tolerance, "the reloaded model's logits differ from those of the one written")
+
+
+def _widened(module: nn.Module) -> dict[str, Tensor]:
+    """All tensors in float64, each cast when it is used."""
+    return {
+        name: Unread(as_lazy(tensor), tensor.device).double() if tensor.is_floating_point() else tensor
+        for name, tensor in all_tensors(module).items()
+    }
 
 
 def _forward(fresh: PreTrainedModel, tokens: Tensor) -> str:

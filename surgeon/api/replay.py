@@ -53,7 +53,7 @@ def replay(
         after=cost_of(arranged.built, known.graph, subject.dtype),
         loads=diagnose(arranged, (*subject.ledger, *arranged.ledger)),
     )
-    return publish(subject, read, known, report, Writing(target), progress)
+    return publish(subject, read, known, report, Writing(target, timed=False), progress)
 
 
 def to_planned_family(subject: Subject, plan: Plan) -> None:

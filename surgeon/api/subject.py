@@ -72,7 +72,7 @@ class Subject:
         if model_type == self._own_config.model_type:
             return
         self._home = rehomed_config(self._own_config, model_type)
-        for known in ("config", "structure", "module", "wide"):
+        for known in ("config", "structure", "module", "unread", "wide"):
             self.__dict__.pop(known, None)
 
     def add_biases(self, names: Collection[str]) -> bool:
@@ -87,7 +87,7 @@ class Subject:
         slots = bias_slots(self.config, {*earlier, *names})
         if slots.added:
             self._slots = slots
-        for known in ("config", "structure", "module", "wide"):
+        for known in ("config", "structure", "module", "unread", "wide"):
             self.__dict__.pop(known, None)
         return slots.added != earlier
 
@@ -116,7 +116,24 @@ class Subject:
             InputError: there is only a config.
             CheckpointError: the weights are absent, broken, or do not fit the config.
         """
-        housed = self.original if self._home is None else rehome(self.original, self._home.model_type)
+        return self._housed(self.original)
+
+    @cached_property
+    def unread(self) -> PreTrainedModel:
+        """Like `module`; of a checkpoint, each weight is read at each use, so it needs memory for one.
+
+        Raises:
+            InputError: there is only a config.
+            CheckpointError: the weights are absent, broken, or do not fit the config.
+        """
+        if self.checkpoint is None or "original" in self.__dict__:
+            return self.module
+        self.checkpoint = self.checkpoint.with_weights()
+        return self._housed(self.checkpoint.unread_module(self.device))
+
+    def _housed(self, module: PreTrainedModel) -> PreTrainedModel:
+        """In the class that it was moved to, with the biases that were added."""
+        housed = module if self._home is None else rehome(module, self._home.model_type)
         return housed if self._slots is None else with_bias_slots(housed, self._slots)
 
     @cached_property

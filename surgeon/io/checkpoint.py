@@ -1,7 +1,7 @@
 """Checkpoint: a model folder, opened without reading a tensor.
 
-Opening checks config and headers; weights are read by `load_module`, through transformers, whose own
-conversion maps translate the names on disk to those of the module. Not here: writing (`writer`).
+Opening checks config and headers; weights are read by `load_module`, through transformers, or one at a time
+as they are used, by what `unread_module` gives. Not here: writing (`writer`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from surgeon.errors import CheckpointError, RebuildError
+from surgeon.io.disk_source import DiskSource
 from surgeon.io.fingerprint import fingerprint_of
 from surgeon.io.header import TensorHeader
 from surgeon.io.hub import SIDE_FILES, WEIGHT_FILES, fetch, local_folder
 from surgeon.io.loading import check_finite, check_report
 from surgeon.io.weights import find_weights, pickled_weights
 from surgeon.rebuild.quiet import quiet_transformers
-from surgeon.rebuild.skeleton import architecture
+from surgeon.rebuild.skeleton import architecture, skeleton
+from surgeon.rebuild.unread import unread_module
 
 __all__ = ["Checkpoint"]
 
@@ -131,6 +133,22 @@ class Checkpoint:
         check_report(checkpoint.folder, report)
         check_finite(checkpoint.folder, module)
         return module.to(device).eval()
+
+    def unread_module(self, device: str | torch.device = "cpu") -> PreTrainedModel:
+        """The module, whose weights are read from disk at each use: it runs in the memory of the largest.
+
+        In eval mode with eager attention, every tensor in the dtype that it is stored in.
+
+        Raises:
+            CheckpointError: no weights, or weights that do not fit the config.
+        """
+        checkpoint = self.with_weights()
+        try:
+            blank = skeleton(checkpoint.config)
+            source = DiskSource(checkpoint.folder, checkpoint.tensors, blank)
+            return unread_module(blank, source, device)
+        except RebuildError as error:
+            raise CheckpointError(f"{checkpoint.folder}: {error.message}", hint=error.hint) from error
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that lies in the folder.

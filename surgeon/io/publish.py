@@ -2,7 +2,8 @@
 
 Everything is written into a hidden folder beside the output, on the same filesystem, and flushed to
 disk before it is renamed. A run that is killed leaves such a folder behind; the next run for the same
-output removes it. Not here: what is written (`writer`).
+output goes on in it where it does the same work, and else removes it. One run at a time writes an output.
+Not here: what is written (`writer`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ __all__ = ["check_output", "check_space", "publishing"]
 
 MARK = ".surgeon-tmp-"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def check_output(out: str | Path, model: str | Path | None = None) -> Path:
@@ -65,25 +67,29 @@ def check_space(out: Path, needed: int) -> None:
 
 
 @contextmanager
-def publishing(out: str | Path, model: str | Path | None = None, needed: int = 0) -> Iterator[Path]:
+def publishing(
+    out: str | Path, model: str | Path | None = None, needed: int = 0, key: str | None = None
+) -> Iterator[Path]:
     """A folder to write into, which becomes `out` when the context ends without an exception.
 
     Args:
         out: where the output shall appear.
         model: the folder that is read, as for `check_output`.
         needed: bytes that will be written.
+        key: identifies the work. What a killed or interrupted run of the same key has written is still in
+            the folder; without a key, it begins empty, and nothing is left of an interrupted run.
 
     Raises:
-        InputError: the output may not be written, or its filesystem is full.
+        InputError: the output may not be written, its filesystem is full, or another run is writing it.
     """
     path = check_output(out, model)
-    check_space(path, needed)
     made = _make_parents(path)
     published = False
     try:
-        _remove_leftovers(path)
-        folder = path.parent / f".{path.name}{MARK}{os.getpid()}"
-        with _held(folder):
+        folder = path.parent / f".{path.name}{MARK}{key or os.getpid()}"
+        with _held(folder, path, resumable=key is not None):
+            _remove_leftovers(path, folder)
+            check_space(path, needed - _used(folder))
             yield folder
             _flush(folder)
             check_output(path, model)
@@ -93,6 +99,8 @@ def publishing(out: str | Path, model: str | Path | None = None, needed: int = 0
     except OSError as error:
         if error.errno in FULL:
             raise _full(path) from error
+        if error.errno in REFUSED:
+            raise InputError(f"the output {path} cannot be written: {error.strerror}") from error
         raise
     except Exception as error:
         # The writer of safetensors wraps the system's error in its own, of which only the text is left.
@@ -106,30 +114,60 @@ def publishing(out: str | Path, model: str | Path | None = None, needed: int = 0
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Make `folder` and hold it, so that no other run takes it for a leftover; remove it if it stays."""
-    folder.mkdir()
+def _held(folder: Path, path: Path, resumable: bool) -> Iterator[None]:
+    """Make `folder` and hold it, so that no other run takes it; remove it if it stays for nobody."""
+    folder.mkdir(exist_ok=resumable)
     handle = os.open(folder, os.O_RDONLY)
+    keep = False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not _lock(handle):
+            keep = True
+            raise _busy(path)
         yield
+    except KeyboardInterrupt:
+        keep = resumable
+        raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove what killed runs for the same output left; the lock of a dead process is released."""
+def _remove_leftovers(path: Path, own: Path) -> None:
+    """Remove what killed runs for the same output left; the lock of a dead process is released.
+
+    Raises:
+        InputError: another run is writing the output.
+    """
     for folder in path.parent.glob(f".{path.name}{MARK}*"):
+        if folder == own:
+            continue
         handle = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
+            if not _lock(handle):
+                raise _busy(path)
             shutil.rmtree(folder)
         finally:
             os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _busy(path: Path) -> InputError:
+    return InputError(
+        f"another run is writing the output {path}", hint="wait for it, end it, or give another --out"
+    )
+
+
+def _used(folder: Path) -> int:
+    """Bytes that an earlier run has written."""
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
 
 
 def _make_parents(path: Path) -> tuple[Path, ...]:

@@ -83,7 +83,9 @@ def test_a_failed_check_publishes_nothing(broken, saved_llama, tmp_path, monkeyp
     model, out = saved_llama(), tmp_path / "place" / "small"
     with pytest.raises(VerifyError, match="not the same"):
         surgeon.run(RECIPE, model=model, out=out)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    assert not (tmp_path / "small").exists()
+    surgeon.run(RECIPE, model=model, out=tmp_path / "small")  # goes on after the shards that are whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "small"]
 
 
 def test_an_interrupt_publishes_nothing(saved_llama, tmp_path):
@@ -94,7 +96,9 @@ def test_an_interrupt_publishes_nothing(saved_llama, tmp_path):
     model = saved_llama()
     with pytest.raises(KeyboardInterrupt):
         surgeon.run(RECIPE, model=model, out=tmp_path / "small", progress=stop)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    assert not (tmp_path / "small").exists()
+    surgeon.run(RECIPE, model=model, out=tmp_path / "small")  # goes on after the shards that are whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "small"]
 
 
 def test_half_precision_on_disk_and_small_shards(saved_llama, tmp_path):

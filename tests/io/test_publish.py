@@ -135,16 +135,47 @@ def test_killed_at_any_moment(tmp_path, writer):
     assert True in seen
 
 
-def test_a_running_writer_is_left_alone(tmp_path, writer):
+def test_one_run_at_a_time(tmp_path, writer):
     process = writer()
-    with publishing(tmp_path / "out") as folder:
-        (folder / "a").write_text("1")
-    assert names(tmp_path / "out") == ["a"]
-    assert len(names(tmp_path)) == 2
+    with pytest.raises(InputError, match="another run is writing the output"), publishing(tmp_path / "out"):
+        pytest.fail("two at once")
+    assert len(names(tmp_path)) == 1
     process.communicate("\n")
-    assert process.returncode != 0
+    assert process.returncode == 0
     assert names(tmp_path) == ["out"]
-    assert names(tmp_path / "out") == ["a"]
+    assert names(tmp_path / "out") == ["whole"]
+
+
+def test_two_runs_of_the_same_work(tmp_path):
+    with publishing(tmp_path / "out", key="a") as folder:
+        (folder / "whole").write_text("yes")
+        with (
+            pytest.raises(InputError, match="another run is writing the output"),
+            publishing(tmp_path / "out", key="a"),
+        ):
+            pytest.fail("two at once")
+    assert names(tmp_path / "out") == ["whole"]
+
+
+def test_the_same_work_goes_on_and_other_work_begins_anew(tmp_path):
+    def interrupted(key):
+        with publishing(tmp_path / "out", key=key) as folder:
+            found = names(folder)
+            (folder / f"part-{key}").write_text("1")
+            raise KeyboardInterrupt
+        return found
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted("a")
+    assert not (tmp_path / "out").exists()
+    with publishing(tmp_path / "out", key="a") as folder:
+        assert names(folder) == ["part-a"]
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted("a")
+    with publishing(tmp_path / "out", key="b") as folder:
+        assert names(folder) == []
+    assert names(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])

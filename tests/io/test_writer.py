@@ -10,7 +10,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from surgeon.errors import InputError
-from surgeon.io import Checkpoint, bytes_needed, write_checkpoint, write_weights
+from surgeon.io import Checkpoint, bytes_needed, write_checkpoint
 from surgeon.io.writer import parse_size
 
 IDS = torch.arange(2, 13)[None]
@@ -23,7 +23,7 @@ def stock(folder):
 @pytest.mark.parametrize("tied", [False, True])
 def test_stock_transformers_loads_it(small_llama, tmp_path, tied):
     module = small_llama(tie_word_embeddings=tied)
-    write_weights(tmp_path, module)
+    write_checkpoint(tmp_path, module)
     assert torch.equal(stock(tmp_path)(input_ids=IDS).logits, module(input_ids=IDS).logits)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         assert ("lm_head.weight" in file.keys()) is not tied
@@ -31,7 +31,7 @@ def test_stock_transformers_loads_it(small_llama, tmp_path, tied):
 
 def test_shards_and_index(small_llama, tmp_path):
     module = small_llama()
-    write_weights(tmp_path, module, shard_size="40kB")
+    write_checkpoint(tmp_path, module, shard_size="40kB")
     shards = sorted(tmp_path.glob("*.safetensors"))
     assert len(shards) > 2
     assert max(shard.stat().st_size for shard in shards) < 44_000
@@ -42,7 +42,7 @@ def test_shards_and_index(small_llama, tmp_path):
 def test_dtype_as_asked(small_llama, tmp_path):
     module = small_llama(tie_word_embeddings=True)
     before = module.config.to_dict()
-    write_weights(tmp_path, module, dtype=torch.bfloat16)
+    write_checkpoint(tmp_path, module, dtype=torch.bfloat16)
     assert {tensor.dtype for tensor in Checkpoint.open(tmp_path).tensors.values()} == {"BF16"}
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
     assert module.dtype == torch.float32
@@ -51,7 +51,7 @@ def test_dtype_as_asked(small_llama, tmp_path):
 
 def test_experts_lie_on_disk_as_the_family_has_them(shared_data, tmp_path):
     original = Checkpoint.open(shared_data / "models" / "moe-5m")
-    write_weights(tmp_path, original.load_module())
+    write_checkpoint(tmp_path, original.load_module())
     assert Checkpoint.open(tmp_path).tensors.keys() == original.tensors.keys()
     assert Checkpoint.open(tmp_path).fingerprint() is not None
 
