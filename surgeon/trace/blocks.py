@@ -2,12 +2,15 @@
 
 A Block is a called module in a numbered container whose output has its input's shape and from whose
 output a path leads back to the input that passes an addition and no contraction: the residual
-stream. What is added on that path are its sublayers. Blocks of one container form a Stack.
+stream, or several of them side by side. What is added on that path are its sublayers. Blocks of one
+container form a Stack.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import torch
 
 from surgeon.graph import Block, Stack, Sublayer
 from surgeon.trace.calls import Call
@@ -75,6 +78,16 @@ def _inside(path: str, other: str) -> bool:
     return path.startswith(f"{other}.")
 
 
+def _mixes_streams(event: Event, carried: set[int]) -> bool:
+    """Several streams side by side, mixed by a matrix made of activations: their features stay apart."""
+    return event.name == "bmm" and event.args[1].id in carried and event.args[0].id not in carried
+
+
+def _has_features(shape: torch.Size, stream: torch.Size) -> bool:
+    """Whether a value made of the stream still has its features: a norm's factor has not."""
+    return shape.numel() == stream.numel() or (len(shape) > 0 and shape[-1] == stream[-1])
+
+
 def _residual(state: TraceState, call: Call) -> Residual | None:
     """The residual path of a call, if its output is its input plus something."""
     if not call.inputs or not call.outputs:
@@ -93,7 +106,7 @@ def _residual(state: TraceState, call: Call) -> Residual | None:
     for event in events:
         inputs = event.inputs
         stream = [value for value in inputs if value.id in carried]
-        if not stream or is_contraction(event.name):
+        if not stream or (is_contraction(event.name) and not _mixes_streams(event, carried)):
             continue
         others = [
             v for v in inputs if v.id not in carried and tensors[v.id].shape == tensors[stream[0].id].shape
@@ -101,7 +114,7 @@ def _residual(state: TraceState, call: Call) -> Residual | None:
         adds = base_name(event.name) in ("add", "sub") and tensors[stream[0].id].numel() == shape.numel()
         if adds and others:
             additions.append((event, stream[0], others[0]))
-        carried.update(value.id for value in event.outputs)
+        carried.update(v.id for v in event.outputs if _has_features(tensors[v.id].shape, shape))
     if output.id not in carried or not additions:
         return None
     return Residual(call, source, output, tuple(additions))
