@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from surgeon.calibrate import Bench, Samples, pack
+from surgeon.calibrate import Bench, Samples, Statistic, Statistics, pack
 from surgeon.calibrate.consumers import consumer_params
 from surgeon.graph import Graph
 from surgeon.operations import State
@@ -46,7 +46,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "flap_uniform": {"criterion": "flap", "repair": "bias"},
     "flap_refit": {"criterion": "flap", "allocation": "adaptive", "repair": REFIT},
     "obs_layer": {"criterion": "obs", "repair": {**REFIT, "target": "layer"}},
-    "ours": {"criterion": "obs", "repair": REFIT},
+    "obs_stream": {"criterion": "obs", "repair": REFIT},
+    "ours": {"criterion": "obs", "allocation": "by_loss", "repair": REFIT},
 }
 WORDS = {
     "random": "random",
@@ -56,7 +57,8 @@ WORDS = {
     "flap_uniform": "FLAP's scores, uniform, bias",
     "flap_refit": "FLAP's selection, refit to the stream",
     "obs_layer": "obs, refit to the layer",
-    "ours": "ours: obs, refit to the stream",
+    "obs_stream": "ours, the same share of every layer: obs, refit to the stream",
+    "ours": "ours: obs, by_loss, refit to the stream",
 }
 KV_GROUPS_KEPT = 2 / 3
 
@@ -73,12 +75,13 @@ def perplexity(model: PreTrainedModel, plan: Plan, graph: Graph, windows: torch.
 
 
 def steps(method: str, keep: float, heads: bool, seed: int) -> list[Remove]:
-    """MLP channels, and before them, where asked, a third of the kv groups."""
+    """MLP channels, and before them, where asked, a third of the kv groups of every layer."""
     options = dict(METHODS[method])
     if method == "random":
         options["criterion"] = {"criterion": "random", "seed": seed}
-    kinds = [("kv_group", KV_GROUPS_KEPT), ("ffn", keep)] if heads else [("ffn", keep)]
-    return [Remove(select={"kind": kind}, keep={"fraction": part}, **options) for kind, part in kinds]
+    channels = Remove(select={"kind": "ffn"}, keep={"fraction": keep}, **options)
+    groups = {**options, "select": {"kind": "kv_group"}, "keep": {"fraction": KV_GROUPS_KEPT}}
+    return [Remove(**{**groups, "allocation": "uniform"}), channels] if heads else [channels]
 
 
 def with_biases(model: PreTrainedModel) -> PreTrainedModel:
@@ -88,9 +91,25 @@ def with_biases(model: PreTrainedModel) -> PreTrainedModel:
     return with_bias_slots(model, bias_slots(model.config, [bias_name(name) for name in names]))
 
 
-def cut(model: PreTrainedModel, graph: Graph, samples: Samples, todo: list[Remove]) -> Plan:
+class Measured(Bench):
+    """A Bench that measures the whole model once, whatever asks."""
+
+    def __init__(self, model: PreTrainedModel, graph: Graph, samples: Samples) -> None:
+        super().__init__(graph, lambda: model, lambda: samples, lambda *told: None)
+        self._known: dict[frozenset[Statistic], Statistics] = {}
+
+    def measure(self, plan: Plan, wanted: frozenset[Statistic]) -> Statistics:
+        """As `Bench.measure`."""
+        if plan.edits:
+            return super().measure(plan, wanted)
+        if wanted not in self._known:
+            self._known[wanted] = super().measure(plan, wanted)
+        return self._known[wanted]
+
+
+def cut(model: PreTrainedModel, bench: Bench, todo: list[Remove]) -> Plan:
     """The Plan of `todo`."""
-    bench = Bench(graph, lambda: model, lambda: samples, lambda *told: None)
+    graph = bench.graph
     state = State(
         graph=graph,
         plan=Plan(graph.model_type),
@@ -119,7 +138,7 @@ def run(arguments: argparse.Namespace) -> None:
     dense = perplexity(model, Plan(graph.model_type), graph, windows)
     done = {key(row) for row in rows(arguments.results)}
     for seed in arguments.seeds:
-        samples = pack(ids["calibrate"], arguments.samples, length, seed)
+        bench = Measured(model, graph, pack(ids["calibrate"], arguments.samples, length, seed))
         for keep in arguments.keep:
             for method in arguments.methods:
                 row = {"model": folder.name, "method": method, "keep": keep, "seed": seed}
@@ -132,7 +151,7 @@ def run(arguments: argparse.Namespace) -> None:
                 if key(row) in done:
                     continue
                 start = time.perf_counter()
-                plan = cut(model, graph, samples, steps(method, keep, arguments.heads, seed))
+                plan = cut(model, bench, steps(method, keep, arguments.heads, seed))
                 after = perplexity(model, plan, graph, windows)
                 row |= {"dense": dense, "after": after, "seconds": round(time.perf_counter() - start, 1)}
                 with arguments.results.open("a", encoding="utf-8") as file:

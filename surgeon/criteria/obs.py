@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -28,8 +30,9 @@ class Obs(Criterion):
 
     Each step removes the index whose removal costs the consumers' outputs least once the rest is re-fitted
     (Hassibi, Stork 1992; for whole columns Kurtić et al. 2023, ZipLM, arXiv 2302.04089); for one channel
-    that loss is ``|W_j|^2 / [H^-1]_jj``. An index is worth the loss at the time it goes, summed up to
-    then, so the order is that of the greedy removal and values of several Axes compare. An index of
+    that loss is ``|W_j|^2 / [H^-1]_jj``. An index is worth what its removal adds to the loss at the time it
+    goes, and no less than those that went before, so the order is that of the greedy removal, and worths
+    add up to a loss that compares between Axes. An index of
     several channels, such as a kv group, goes as a block; where the subsets are few, all are tried and the
     best set of every size is kept in `Scores.best`. Pair it with ``repair: refit``, which makes the
     update for the indices that were finally cut.
@@ -52,7 +55,7 @@ class Obs(Criterion):
     def score(self, group: Group, weights: TensorSource, statistics: Statistics) -> Scores:
         """Scores [size] of `group`."""
         losses = [loss for site in consumers(group) for loss in self._losses(site, weights, statistics)]
-        values = greedy_order(losses, group.size)
+        values = _increments(greedy_order(losses, group.size))
         few = len(consumers(group)[0].layout.positions()[0]) > 1 and 2**group.size <= self.exhaustive
         best = best_subsets(losses, group.size) if few else {}
         return Scores(group.name, values, best=best)
@@ -78,3 +81,12 @@ class Obs(Criterion):
         damped = gram + torch.eye(len(gram), dtype=gram.dtype, device=gram.device) * (mean * self.damp)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
         return RemovalLoss(inverse, w_FO, positions, share)
+
+
+def _increments(totals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """What each index adds to the summed losses `totals` [size], rising in their order."""
+    order = np.argsort(totals, kind="stable")
+    values, last = np.zeros(len(totals)), -np.inf
+    for index, added in zip(order, np.diff(totals[order], prepend=0.0), strict=True):
+        values[index] = last = max(float(added), np.nextafter(last, np.inf) if last > -np.inf else 0.0)
+    return values

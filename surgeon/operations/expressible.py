@@ -1,7 +1,8 @@
 """Move kept counts to what the exported model's config can express.
 
-The nearest count wins, of two equally near the larger one: rather cut less than asked than more. Not
-here: what the config can express, which `surgeon.plan.Limits` answers.
+The nearest count wins, of two equally near the larger one: rather cut less than asked than more. A count
+of 0 is a sublayer that is dropped, and no size. Not here: what the config can express, which
+`surgeon.plan.Limits` answers.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Expressible:
         if self.refusal(tuple(found)) is None:
             return tuple(found)
         for place, count in enumerate(counts):
+            if not count:
+                continue
             others = {n: c for n, c in self._sizes(tuple(found)).items() if n not in self.pools[place].names}
             found[place] = self._near(place, count, others)
         refusal = self.refusal(tuple(found))
@@ -56,7 +59,7 @@ class Expressible:
 
     def _single(self, place: int, count: int) -> int:
         pool = self.pools[place]
-        if count == pool.left:
+        if count in (pool.left, 0):
             return count
         if (place, count) not in self._moved:
             others = {name: size for name, size in self.now.items() if name not in pool.names}
@@ -85,7 +88,7 @@ class Expressible:
         return None
 
     def _sizes(self, counts: Counts) -> dict[str, int]:
-        asked = {n: c for pool, c in zip(self.pools, counts, strict=True) for n in pool.names}
+        asked = {n: c for pool, c in zip(self.pools, counts, strict=True) if c for n in pool.names}
         return {**self.now, **asked}
 
     def _said(self, counts: Counts) -> str:

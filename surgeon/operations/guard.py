@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from surgeon.calibrate import Bench, Samples, next_token_loss
+from surgeon.calibrate.divergence import divergences
 from surgeon.calibrate.gather import model_inputs
 from surgeon.calibrate.last_hidden import last_hidden, mean_similarity
 from surgeon.evaluate.continuation import agreements, greedy
@@ -56,25 +57,18 @@ class Guard(Strict):
             return 1 - mean_similarity(want, last_hidden(bench, plan, samples))
         if self.metric == "first_divergent_token":
             return self._lost(bench, plan, samples)
-        return self._per_token(bench, plan, samples)
+        if self.metric == "kl":
+            return divergences(bench, whole, (plan,), samples.ids.numel())[0]
+        return self._perplexity(bench, plan, samples)
 
-    def _per_token(self, bench: Bench, plan: Plan, samples: Samples) -> float:
-        view, original = bench.view(plan), bench.view(Plan(plan.model_type))
-        total, tokens = 0.0, 0
+    def _perplexity(self, bench: Bench, plan: Plan, samples: Samples) -> float:
+        view, total, tokens = bench.view(plan), 0.0, 0
         with bench.running():
             for batch in samples.unpadded(1):
-                inputs = model_inputs(bench.module, batch)
-                logits = view(**inputs).logits
-                if self.metric == "perplexity":
-                    mean = float(next_token_loss(logits, batch)) if batch.predicted else 0.0
-                    total, tokens = total + mean * batch.predicted, tokens + batch.predicted
-                    continue
-                log_q = logits.float().log_softmax(-1)
-                log_p = original(**inputs).logits.float().log_softmax(-1)
-                total += float((log_p.exp() * (log_p - log_q)).double().sum())
-                tokens += batch.ids.numel()
-        mean = total / tokens
-        return math.exp(min(mean, _LARGEST)) if self.metric == "perplexity" else mean
+                logits = view(**model_inputs(bench.module, batch)).logits
+                mean = float(next_token_loss(logits, batch)) if batch.predicted else 0.0
+                total, tokens = total + mean * batch.predicted, tokens + batch.predicted
+        return math.exp(min(total / tokens, _LARGEST))
 
     def _lost(self, bench: Bench, plan: Plan, samples: Samples) -> float:
         view, original = bench.view(plan), bench.view(Plan(plan.model_type))

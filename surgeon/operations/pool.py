@@ -17,10 +17,18 @@ import numpy.typing as npt
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Group
 
-__all__ = ["Counts", "Member", "Pool"]
+__all__ = ["Counts", "Depth", "Member", "Pool"]
 
 Counts = tuple[int, ...]
 """A kept count for every Pool, in order."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Where in a Stack of so many `blocks` Groups lie: the mean place of their Blocks, from 0."""
+
+    place: float
+    blocks: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +58,10 @@ class Member:
 class Pool:
     """Groups with one common kept count, a multiple of `multiple_of`.
 
-    `began` is the number of indices of each Axis when the step began, `channels` that of an index.
+    `began` is the number of indices of each Axis when the step began, `channels` that of an index. No
+    allocation keeps fewer than `least`. `depth` is None for Groups in no Block. `lean` is what an
+    allocation that looks at layers as a whole has found out about this one; its meaning is that
+    allocation's own.
 
     Raises:
         InfeasibleError: the Groups differ in what is left of them, or are too small for `multiple_of`.
@@ -60,6 +71,9 @@ class Pool:
     began: int
     channels: int = 1
     multiple_of: int = 1
+    least: int = 1
+    depth: Depth | None = None
+    lean: float = 1.0
 
     def __post_init__(self) -> None:
         if len({len(member.left) for member in self.members}) > 1:
@@ -87,17 +101,22 @@ class Pool:
         return self.left - self.left % self.multiple_of
 
     @property
+    def floor(self) -> int:
+        """The smallest count that may be kept: `least`, made up to a multiple."""
+        return min(-(-self.least // self.multiple_of) * self.multiple_of, self.top)
+
+    @property
     def cost(self) -> int:
         """Parameters that the model loses with one index of every Axis."""
         return sum(member.cost for member in self.members)
 
     def rungs(self) -> npt.NDArray[np.float64]:
-        """The ladder down from `top` to one multiple: for each rung, the mean score of what it removes.
+        """The ladder down from `top` to `floor`: for each rung, the mean score of what it removes.
 
         A rung removes the `multiple_of` lowest indices that are left of every Axis; its value is their
         mean, so rungs of several Axes compare with those of one. Values never descend.
         """
         lowest = np.mean([np.sort(member.scores) for member in self.members], axis=0)
-        removable = lowest[self.left - self.top : self.left - self.multiple_of]
+        removable = lowest[self.left - self.top : self.left - self.floor]
         means = removable.reshape(-1, self.multiple_of).mean(1)
         return np.maximum.accumulate(means)

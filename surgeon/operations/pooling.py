@@ -6,18 +6,24 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from surgeon.calibrate import Statistics
 from surgeon.criteria import Criterion, channels, trainable
 from surgeon.errors import InfeasibleError, SurgeonError
-from surgeon.graph import Group
-from surgeon.operations.pool import Member, Pool
+from surgeon.graph import Graph, Group
+from surgeon.operations.pool import Depth, Member, Pool
 from surgeon.operations.state import State
 from surgeon.plan import kept_of, unit_cost
 
-__all__ = ["make_pools", "refuse_partial_ties"]
+__all__ = ["make_pools", "refuse_partial_ties", "scored"]
 
 
 def make_pools(
-    state: State, groups: Sequence[Group], criterion: Criterion, began: Mapping[str, int], multiple_of: int
+    state: State,
+    groups: Sequence[Group],
+    criterion: Criterion,
+    began: Mapping[str, int],
+    multiple_of: int,
+    least: int = 1,
 ) -> tuple[Pool, ...]:
     """Score `groups` as `state` leaves them, and pool those that the config ties to one count.
 
@@ -27,35 +33,55 @@ def make_pools(
         criterion: scores them.
         began: indices of each Axis when the step began.
         multiple_of: of every kept count.
+        least: the smallest count that may be kept.
 
     Raises:
         InfeasibleError: tied Groups differ already, or are smaller than `multiple_of`.
         SurgeonError: the criterion does not give one score an index.
     """
     statistics = state.statistics(criterion.needs(), groups)
-    members: dict[str, Member] = {}
-    for group in groups:
-        scores = criterion.score(trainable(group, state.graph), state.weights, statistics)
-        if len(scores) != group.size:
-            raise SurgeonError(
-                f"criterion '{criterion.criterion}' gave {len(scores)} scores for "
-                f"'{group.name}', which has {group.size} indices"
-            )
-        left = kept_of(state.plan, group)
-        members[group.name] = Member(
-            group,
-            left,
-            scores.values[np.array(left)],
-            unit_cost(group, state.graph),
-            scores.spread,
-            scores.best,
-            scores.search,
-        )
+    members = {group.name: scored(state, group, criterion, statistics) for group in groups}
     pools = []
     for names in state.limits.tied(tuple(members)):
         width = channels(trainable(members[names[0]].group, state.graph))
-        pools.append(Pool(tuple(members[name] for name in names), began[names[0]], width, multiple_of))
+        together = tuple(members[name] for name in names)
+        depth = _depth([member.group for member in together], state.graph)
+        pools.append(Pool(together, began[names[0]], width, multiple_of, least, depth))
     return tuple(pools)
+
+
+def scored(state: State, group: Group, criterion: Criterion, statistics: Statistics) -> Member:
+    """What is left of `group`, with its scores.
+
+    Raises:
+        SurgeonError: the criterion does not give one score an index.
+    """
+    scores = criterion.score(trainable(group, state.graph), state.weights, statistics)
+    if len(scores) != group.size:
+        raise SurgeonError(
+            f"criterion '{criterion.criterion}' gave {len(scores)} scores for "
+            f"'{group.name}', which has {group.size} indices"
+        )
+    left = kept_of(state.plan, group)
+    return Member(
+        group,
+        left,
+        scores.values[np.array(left)],
+        unit_cost(group, state.graph),
+        scores.spread,
+        scores.best,
+        scores.search,
+    )
+
+
+def _depth(groups: Sequence[Group], graph: Graph) -> Depth | None:
+    """Mean depth of Groups, or None where they lie in no Blocks of one Stack."""
+    blocks = {group.block for group in groups}
+    for stack in graph.stacks:
+        places = [place for place, block in enumerate(stack.blocks) if block.name in blocks]
+        if len(places) == len(blocks):
+            return Depth(sum(places) / len(places), len(stack))
+    return None
 
 
 def refuse_partial_ties(state: State, groups: Sequence[Group]) -> None:

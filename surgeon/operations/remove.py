@@ -16,8 +16,10 @@ from surgeon.calibrate.consumers import consumer_params
 from surgeon.criteria import Criterion, criteria
 from surgeon.errors import InfeasibleError
 from surgeon.graph import AxisKind, Graph, Group, Selector
+from surgeon.operations.achieved import achieved
 from surgeon.operations.allocation import Allocation, allocations
 from surgeon.operations.allocation.uniform import Uniform
+from surgeon.operations.emptied import cut_edits, refuse_inexpressible
 from surgeon.operations.expressible import Expressible
 from surgeon.operations.operation import Operation, Proposal, operations
 from surgeon.operations.pool import Counts, Pool
@@ -26,6 +28,7 @@ from surgeon.operations.protect import Protect, protected
 from surgeon.operations.repairing import repaired
 from surgeon.operations.repairing_experts import repaired_experts
 from surgeon.operations.routing import TopK, heed_top_k, is_routing_group
+from surgeon.operations.sequential import Inputs, measured_behind, rescored
 from surgeon.operations.state import State
 from surgeon.plan import Amount, Choice, Keep, kept_of, parameters_after, tagged_field
 from surgeon.repair import NoRepair, Repair, bias_name, repairs
@@ -61,6 +64,11 @@ class Remove(Operation):
     """What makes an index worth keeping."""
     allocation: Annotated[Allocation, tagged_field(allocations, "allocation")] = Uniform()
     """How scores become counts."""
+    least: Annotated[int, Field(ge=0)] = 1
+    """Indices that every Axis keeps at least; 0: a sublayer may lose all, and is dropped then."""
+    inputs: Inputs = "dense"
+    """What activations are measured on: ``dense``, the model as the step finds it; ``sequential``, for each
+    Block the output of the Blocks before it as this step cuts them. Counts are decided on ``dense``."""
     shots: Annotated[int, Field(ge=1)] = 1
     """Cut in so many equal parts; each scores again what the one before has left."""
     repair: Annotated[Repair, tagged_field(repairs, "repair")] = NoRepair()
@@ -81,8 +89,8 @@ class Remove(Operation):
 
     @property
     def reads_weights(self) -> bool:
-        """Whether the criterion or the repair does."""
-        return self.criterion.reads_weights or self.repair.needs_text
+        """Whether the criterion, the allocation or the repair does."""
+        return self.criterion.reads_weights or self.repair.needs_text or self.allocation.measures
 
     def needs(self) -> frozenset[Statistic]:
         """What the criterion needs."""
@@ -111,20 +119,33 @@ class Remove(Operation):
         began = {group.name: len(kept_of(state.plan, group)) for group in groups}
         now, requested, pools, counts, guarded = state, (), (), (), ()
         for shot in range(1, self.shots + 1):
-            pools = make_pools(now, groups, self.criterion, began, self.keep.multiple_of)
+            least = self.least if shot == self.shots else max(self.least, 1)
+            pools = make_pools(now, groups, self.criterion, began, self.keep.multiple_of, least)
             pools, guarded = protected(pools, now, self.protect)
+            pools = self.allocation.weighed(pools, now, self.repair)
             requested, counts = self._allocate(state, now, pools, shot / self.shots)
-            now = now.after(_keeps(pools, counts, state.step))
+            if self.inputs == "sequential":
+                pools = rescored(pools, counts, now, self.criterion)
+            now = now.after(cut_edits(pools, counts, state))
         clamped = heed_top_k(pools, counts, self.top_k)
         cut = [(pool, count) for pool, count in zip(pools, counts, strict=True) if count < pool.began]
-        edits = _keeps([pool for pool, _ in cut], [count for _, count in cut], state.step)
-        mended = repaired(self.repair, state, state.after(edits))
+        edits = cut_edits([pool for pool, _ in cut], [count for _, count in cut], state)
+        refuse_inexpressible(edits, state)
+        after = state.after(edits)
+        seen = measured_behind(state, after.plan) if self.inputs == "sequential" else state
+        mended = repaired(self.repair, seen, after)
         mended = mended.then(repaired_experts(self.repair, state, state.after(*mended.on(edits))))
         return Proposal(
             (*edits, *mended.edits),
             self._choices(pools, requested, counts),
             refused=state.spared(self.select),
-            notes=(*guarded, *clamped, *self._notes(state, now), *mended.notes),
+            notes=(
+                *achieved(pools, counts, self.keep, state, now),
+                *self._bound(pools),
+                *guarded,
+                *clamped,
+                *mended.notes,
+            ),
             values=mended.values,
         )
 
@@ -202,13 +223,15 @@ class Remove(Operation):
         search = f", {pool.members[0].search}" if pool.members[0].search else ""
         return f"the {pool.began - count} lowest by {self.criterion.criterion}{search}{shots}"
 
-    def _notes(self, before: State, after: State) -> tuple[str, ...]:
-        if self.keep.params is None:
+    def _bound(self, pools: Sequence[Pool]) -> tuple[str, ...]:
+        """Where the config leaves an allocation less to decide than it seems."""
+        axes = sum(len(pool.members) for pool in pools)
+        if isinstance(self.allocation, Uniform) or len(pools) == axes:
             return ()
-        total = before.graph.parameter_count
         return (
-            f"asked for at most {self.keep.parameters(total)} parameters, "
-            f"kept {parameters_after(after.plan, after.graph)} of {total}",
+            f"the config holds one size for several of {axes} axes, so allocation "
+            f"'{self.allocation.allocation}' had {len(pools)} counts to choose; export: "
+            "{layout: per_layer} gives each its own",
         )
 
 
@@ -232,12 +255,3 @@ def _check_progress(pools: Sequence[Pool], requested: Counts, counts: Counts, ex
             f"nearest count that works is all of them: {express.refusal(requested)}",
             hint="a smaller amount, another kind, or export: {layout: per_layer}",
         )
-
-
-def _keeps(pools: Sequence[Pool], counts: Sequence[int], step: int) -> tuple[Keep, ...]:
-    """The best `counts` of every Axis."""
-    return tuple(
-        Keep(member.group.name, member.best(count), step)
-        for pool, count in zip(pools, counts, strict=True)
-        for member in pool.members
-    )

@@ -13,16 +13,19 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from surgeon.calibrate.experts import experts_of
 from surgeon.calibrate.gap import stream_gap
 from surgeon.calibrate.gram import Gram
 from surgeon.calibrate.input_moment import InputMoment
 from surgeon.errors import InfeasibleError
+from surgeon.graph import Graph
 from surgeon.operations.state import State
 from surgeon.operations.walks import Walks
 from surgeon.plan import Assign, Edit, Plan
 from surgeon.repair import Cut, Gap, Repair, cuts_made
+from surgeon.repair.refit import Refit
 
-__all__ = ["Mended", "repaired"]
+__all__ = ["Mended", "fitted_together", "mended", "repaired"]
 
 _TOKENS = 4096
 """Tokens of one batch of a walk."""
@@ -55,7 +58,22 @@ def repaired(repair: Repair, before: State, after: State) -> Mended:
     """
     if not repair.needs_text:
         return Mended()
-    cuts = cuts_made(before.plan, after.plan, before.graph)
+    return mended(repair, cuts_made(before.plan, after.plan, before.graph), before, after.plan)
+
+
+def mended(repair: Repair, cuts: Sequence[Cut], before: State, cut: Plan) -> Mended:
+    """What `repair` assigns for `cuts`, save those of experts that are fitted together.
+
+    Args:
+        repair: what mends.
+        cuts: projections, front to back.
+        before: the State whose weights and statistics count.
+        cut: the Plan with the cuts.
+
+    Raises:
+        InfeasibleError: the repair cannot be made on this model.
+    """
+    cuts = [one for one in cuts if not (one.slices and fitted_together(repair, one.param, before.graph))]
     if not cuts:
         return Mended()
     if getattr(repair, "reach", "gap") != "gap":
@@ -68,10 +86,18 @@ def repaired(repair: Repair, before: State, after: State) -> Mended:
         raise InfeasibleError(
             f"repair '{repair.repair}': {refusal}", hint="repair: {repair: refit, constant: false}"
         )
-    done = repair.mend(cuts, _Evidence(before, after.plan))
+    done = repair.mend(cuts, _Evidence(before, cut))
     args = repair.model_dump(mode="json", exclude={"repair"})
     edits = tuple(Assign(name, f"repair.{repair.repair}", args, before.step) for name in done.values)
     return Mended(edits, dict(done.values), done.notes)
+
+
+def fitted_together(repair: Repair, param: str, graph: Graph) -> bool:
+    """Whether `param` is the last stack of routed experts, which a refit toward the stream fits as one."""
+    if not isinstance(repair, Refit) or repair.target != "stream":
+        return False
+    counts = [group for group, _ in graph.sites[param] if group.kind == "expert"]
+    return any(experts.outlet == param for experts in experts_of(graph, counts))
 
 
 @dataclass(frozen=True)
@@ -105,7 +131,7 @@ class _Evidence:
             for cut in here:
                 kept, with_bias = torch.from_numpy(cut.kept), constant and cut.bias is not None
                 gap = stream_gap(cut.param, kept, with_bias, walks.original(), walks.cut())
-                found = mend(cut, Gap(gap.gram, gap.cross))
+                found = mend(cut, Gap(gap.gram, gap.cross, gap.joined))
                 values |= found
                 walks.put(found)
             walks.told()

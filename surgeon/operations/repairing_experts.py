@@ -1,9 +1,9 @@
-"""Repair experts that lost others: the last matrices of all that are kept, re-fitted together.
+"""Repair experts that lost others, or channels: the last matrices of all that are kept, re-fitted together.
 
-Once experts are gone, tokens go elsewhere. Block by block from the front, the kept experts' last matrices
-are fitted by ridge least squares to what the original adds to the residual stream, on the states of the
-model as cut and repaired so far. Not here: repairs of projections that lost inputs (`repairing`), and what
-is measured (`surgeon.calibrate.expert_gap`).
+Once experts are gone, tokens go elsewhere; once channels are, each expert gives something else. Block by
+block from the front, the kept experts' last matrices are fitted by ridge least squares to what the original
+adds to the residual stream, on the states of the model as cut and repaired so far. Not here: repairs of
+projections that lost inputs (`repairing`), and what is measured (`surgeon.calibrate.expert_gap`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from surgeon.calibrate.expert_gap import expert_gap
 from surgeon.calibrate.experts import Experts, experts_of
 from surgeon.errors import InfeasibleError
 from surgeon.graph.layout import Positions
-from surgeon.operations.repairing import Mended
+from surgeon.operations.repairing import Mended, fitted_together
 from surgeon.operations.state import State
 from surgeon.operations.walks import Walks
 from surgeon.plan import Assign, cuts_of
@@ -52,7 +52,7 @@ def repaired_experts(repair: Repair, before: State, after: State) -> Mended:
     Raises:
         InfeasibleError: the repair is none that experts can have.
     """
-    cuts = tuple(_cuts(before, after)) if repair.needs_text else ()
+    cuts = tuple(_cuts(repair, before, after)) if repair.needs_text else ()
     if not cuts:
         return Mended()
     if not isinstance(repair, Refit):
@@ -66,16 +66,16 @@ def repaired_experts(repair: Repair, before: State, after: State) -> Mended:
     return Mended(edits, dict(values), (f"{len(values)} stacks of experts re-fitted together",))
 
 
-def _cuts(before: State, after: State) -> Iterator[_Cut]:
-    """Experts that lost others, front to back."""
+def _cuts(repair: Repair, before: State, after: State) -> Iterator[_Cut]:
+    """Experts that lost others, or channels where these are fitted together; front to back."""
     graph, old, new = before.graph, before.plan.kept(), after.plan.kept()
     names = [axis for axis, kept in new.items() if old.get(axis) != kept]
-    cut = [group for group in map(graph.group, names) if group.kind == "expert"]
     order = [block.name for block in graph.blocks]
     positions = cuts_of(after.plan, graph)
     found = []
+    cut = [group for group in map(graph.group, names) if group.kind in ("expert", "ffn")]
     for experts in experts_of(graph, cut):
-        if experts.axis not in names:
+        if experts.axis not in names and not fitted_together(repair, experts.outlet, graph):
             continue
         block = graph.group(experts.axis).block
         if block not in order:
@@ -84,7 +84,9 @@ def _cuts(before: State, after: State) -> Iterator[_Cut]:
                 hint="repair: none for these experts, in a step of their own",
             )
         inner = [s for name in experts.inner for s in graph.group(name).sites if s.param == experts.outlet]
-        found.append(_Cut(experts, block, positions[experts.outlet][0], inner[0].dim))
+        every = np.arange(graph.parameters[experts.outlet].shape[0])
+        kept = positions.get(experts.outlet, {}).get(0, every)
+        found.append(_Cut(experts, block, kept, inner[0].dim))
     yield from sorted(found, key=lambda one: order.index(one.block))
 
 

@@ -1,6 +1,6 @@
 """Repair: what makes the kept weights take over what was removed."""
 
-from surgeon.repair.cut import Cut, bias_name, cuts_made, lacking_biases
+from surgeon.repair.cut import Cut, bias_name, cuts_made, lacking_biases, projections
 from surgeon.repair.none import NoRepair
 from surgeon.repair.repair import Evidence, Gap, Repair, Repaired, repairs
 
@@ -14,5 +14,6 @@ __all__ = [
     "bias_name",
     "cuts_made",
     "lacking_biases",
+    "projections",
     "repairs",
 ]

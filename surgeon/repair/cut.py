@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from surgeon.graph import Graph, Group, Site
 from surgeon.graph.layout import Positions
 from surgeon.plan import Plan, cuts_of
 
-__all__ = ["Cut", "bias_name", "cuts_made", "lacking_biases"]
+__all__ = ["Cut", "bias_name", "cuts_made", "lacking_biases", "projections"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +38,23 @@ def cuts_made(before: Plan, after: Plan, graph: Graph) -> tuple[Cut, ...]:
     Raises:
         InfeasibleError: an Axis was cut that norms average over: there is no one projection to repair.
     """
+    return _front_to_back(_cut_groups(before, after, graph), before, after, graph)
+
+
+def projections(groups: Sequence[Group], after: Plan, graph: Graph) -> tuple[Cut, ...]:
+    """The projections that contract `groups`, whether or not `after` cuts them, front to back.
+
+    Raises:
+        InfeasibleError: norms average over one of the Axes.
+    """
+    return _front_to_back(groups, Plan(after.model_type), after, graph)
+
+
+def _front_to_back(groups: Sequence[Group], before: Plan, after: Plan, graph: Graph) -> tuple[Cut, ...]:
+    """What contracts `groups`, as it is between two Plans, in the order in which a model runs it."""
     old, new = cuts_of(before, graph), cuts_of(after, graph)
     found: dict[tuple[str, int], Cut] = {}
-    for group in _cut_groups(before, after, graph):
+    for group in groups:
         if group.normalised:
             raise InfeasibleError(
                 f"'{group.name}' runs through the whole model, and no one projection can take over its part",

@@ -23,7 +23,8 @@ class Refit(Repair):
     ``target: layer`` fits each projection to what it gave before the cut, from one Gram matrix: LIAR and
     the closed-form family. ``target: stream`` goes front to back and fits it to the original's residual
     stream on the states of the cut and repaired model so far, so that it makes up for earlier damage as
-    well: ours. Experts are fitted to their own outputs in either case. With `constant`, a projection that
+    well: ours. Behind a projection that a norm reads first there is no closed form: it is fitted to what it
+    gave in the original. Kept experts are fitted together. With `constant`, a projection that
     has a bias gets a new one too, which contains FLAP's. In the depth, ``reach: rest`` does best.
 
     YAML::
@@ -52,7 +53,10 @@ class Refit(Repair):
             if cut.param in grams:
                 values |= self._to_layer(cut, grams[cut.param], evidence)
 
+        apart: list[str] = []
+
         def mend(cut: Cut, gap: Gap) -> Mapping[str, Tensor]:
+            apart.extend([] if gap.joined else [cut.param])
             kept = torch.from_numpy(cut.kept).to(gap.gram.device)
             anchor = self._matrix(cut, evidence)[0].to(gap.gram.device)[self._with_bias(kept, cut)]
             solved = anchored(
@@ -61,8 +65,11 @@ class Refit(Repair):
             return self._values(cut, solved[None], evidence)
 
         values |= evidence.along_stream(streamed, self.constant, mend)
-        note = f"{len(alone)} projections fitted to their own outputs, not to the stream"
-        return Repaired(values, (note,) if alone and self.target == "stream" else ())
+        notes = (
+            *_note(alone if self.target == "stream" else (), "in no block: fitted to what they gave before"),
+            *_note(apart, "read by a norm before the stream: fitted to what they gave in the original"),
+        )
+        return Repaired(values, notes)
 
     def _to_layer(self, cut: Cut, gram: Tensor, evidence: Evidence) -> Mapping[str, Tensor]:
         """Fit one projection to what it gave with all its inputs."""
@@ -108,3 +115,8 @@ class Refit(Repair):
             bias = evidence.tensor(cut.bias)
             values[cut.bias] = solved[:, -1].reshape(bias.shape).to(bias)
         return values
+
+
+def _note(projections: Sequence[object], what: str) -> tuple[str, ...]:
+    """How many projections were not fitted to the stream, and why."""
+    return (f"{len(projections)} projections are {what}",) if projections else ()

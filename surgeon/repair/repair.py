@@ -27,11 +27,13 @@ class Gap:
 
     `gram` ``A^T A / n`` and `cross` ``A^T E / n`` with A [tokens, kept features] what enters the
     projection (a constant 1 appended where asked for), and E [tokens, outputs] the original's states
-    minus the cut model's, behind the projection, in units of what the projection gives.
+    minus the cut model's, behind the projection, in units of what the projection gives. `joined` is False
+    where something else, a norm mostly, reads it before the stream does: E is then of its own output.
     """
 
     gram: Tensor
     cross: Tensor
+    joined: bool = True
 
 
 class Evidence(Protocol):

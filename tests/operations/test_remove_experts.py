@@ -88,7 +88,7 @@ def test_fewer_than_top_k_in_a_group_are_refused():
 def test_top_k_is_clamped_where_that_is_asked_for():
     model, before = state(PLAIN)
     after, record = remove(keep={"count": 2}, top_k="clamp").run(before)
-    assert record.notes == ("top-k of routers clamped from 3 to 2",)
+    assert "top-k of routers clamped from 3 to 2" in record.notes
     small, ledger = apply_plan(model, after.plan, before.graph)
     assert {row.field: row.new for row in ledger} == {"num_experts": 2, "num_experts_per_tok": 2}
     compare(model, small, after.plan, before.graph, probe_tokens(model)).require()
@@ -195,7 +195,7 @@ def test_super_experts_stay_whatever_they_score():
     after, record = guarded.run(before)
     assert gone in after.plan.kept()[first]
     assert len(after.plan.kept()[first]) == 5
-    assert record.notes == (f"protected experts: {first} [{gone}]",)
+    assert f"protected experts: {first} [{gone}]" in record.notes
 
 
 def test_outliers_are_protected_in_every_layer():

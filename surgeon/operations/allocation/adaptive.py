@@ -29,7 +29,7 @@ class Adaptive(Allocation):
     kinds, by one threshold weighted by the parameters that a unit costs in this model; ``al_mm`` over
     layers, attention apart from the rest; ``ul_mm`` the same share in every layer, attention apart;
     ``ul_um`` the same share everywhere. In ``*_mm`` attention keeps the share `heads`, and the rest fills
-    the parameter budget. No Axis is emptied. A fraction counts parameters of what is selected, in
+    the parameter budget. A fraction counts parameters of what is selected, in
     ``ul_um`` indices.
 
     ``variant: released`` rounds a unit's weight down to whole multiples of the cheapest one's, and
@@ -101,7 +101,8 @@ class Adaptive(Allocation):
             target *= float(units @ [pool.began for pool in pools]) / _whole(pools)
         weights = units * [pool.multiple_of for pool in pools]
         order = _descending(standard)
-        sums = weights.sum() + np.concatenate([[0.0], np.cumsum(weights[order])])
+        least = float(units @ [pool.floor for pool in pools])
+        sums = least + np.concatenate([[0.0], np.cumsum(weights[order])])
         run = int(np.argmin(np.abs(sums - target)))
         if self.variant == "released":
             run = max(run - 1, 0)
@@ -140,10 +141,10 @@ def _descending(pools: Sequence[Pool]) -> npt.NDArray[np.int64]:
 
 def _kept(pools: Sequence[Pool], kept: npt.NDArray[np.int64]) -> Counts:
     """Each Pool's count where of the removable rungs those of `kept` stay."""
-    stay = np.bincount(kept, minlength=len(pools)) + 1
-    return tuple(int(n) * pool.multiple_of for n, pool in zip(stay, pools, strict=True))
+    stay = np.bincount(kept, minlength=len(pools))
+    return tuple(pool.floor + int(n) * pool.multiple_of for n, pool in zip(stay, pools, strict=True))
 
 
 def _nearest_count(pool: Pool, share: float) -> int:
     multiples = round(share * pool.began / pool.multiple_of)
-    return min(max(multiples, 1) * pool.multiple_of, pool.top)
+    return min(max(multiples * pool.multiple_of, pool.floor), pool.top)

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 from surgeon.graph.strict import Strict
 from surgeon.operations.pool import Counts, Pool
+from surgeon.operations.state import State
 from surgeon.plan import Amount
 from surgeon.registry import Registry
+from surgeon.repair import Repair
 
 __all__ = ["Allocation", "Ladder", "allocations"]
 
@@ -39,6 +41,21 @@ class Allocation(Strict, ABC):
     """Base of all allocations; a subclass has ``allocation: Literal["its_name"]`` and its options."""
 
     allocation: str
+
+    @property
+    def measures(self) -> bool:
+        """Whether `weighed` runs the model on calibration text."""
+        return False
+
+    def weighed(self, pools: Sequence[Pool], state: State, repair: Repair) -> tuple[Pool, ...]:
+        """`pools` with what this allocation goes by beside their scores; as they are unless overridden.
+
+        Args:
+            pools: scored, the Plan of `state` in force.
+            state: the model so far.
+            repair: what will mend the cut.
+        """
+        return tuple(pools)
 
     @abstractmethod
     def counts(self, pools: Sequence[Pool], amount: Amount) -> Counts:

@@ -18,7 +18,7 @@ __all__ = ["Global"]
 
 @allocations.register("global")
 class Global(Allocation):
-    """The lowest of all selected indices go, wherever they are; every Axis keeps at least one multiple.
+    """The lowest of all selected indices go, wherever they are.
 
     ``per: parameter`` ranks by score divided by the parameters that an index costs, and counts a fraction
     in parameters; ``per: unit`` compares scores and counts indices, a head as one, as the global mode of

@@ -27,7 +27,7 @@ class Uniform(Allocation):
 
     def counts(self, pools: Sequence[Pool], amount: Amount) -> Counts:
         """As `Amount.kept`, of the indices that each Axis had when the step began."""
-        return tuple(min(amount.kept(pool.began, pool.channels), pool.top) for pool in pools)
+        return tuple(min(max(amount.kept(pool.began, pool.channels), pool.floor), pool.top) for pool in pools)
 
     def ladder(self, pools: Sequence[Pool]) -> Ladder:
         """One rung for every fraction at which some Pool loses an index."""
@@ -40,7 +40,7 @@ class Uniform(Allocation):
 
 
 def _kept(pool: Pool, share: float) -> int:
-    """As `Amount.kept`, and one multiple where that would keep nothing."""
+    """As `Amount.kept`, and no less than the Pool allows."""
     least = pool.multiple_of / pool.began
     amount = Amount(fraction=max(share, least), multiple_of=pool.multiple_of)
-    return min(amount.kept(pool.began, pool.channels), pool.top)
+    return min(max(amount.kept(pool.began, pool.channels), pool.floor), pool.top)
