@@ -18,50 +18,12 @@ from transformers import PreTrainedConfig
 from surgeon.errors import RebuildError
 from surgeon.graph import Graph
 from surgeon.rebuild.config_depth import Depth, Shallow, find_depths, shallow_copy
-from surgeon.rebuild.config_tree import Path, lacking, leaves, path_text, sought_names, vary
-from surgeon.rebuild.signature import Number, Signature, measure
+from surgeon.rebuild.config_field import Dim, Field, field_of, measure_or_error
+from surgeon.rebuild.config_linked import linked_fields
+from surgeon.rebuild.config_tree import Path, lacking, leaves, sought_names, vary
+from surgeon.rebuild.signature import Signature, measure
 
 __all__ = ["ConfigSpace", "Dim", "Field", "probe"]
-
-Dim = tuple[str, int]
-"""A parameter and one of its dims."""
-
-
-@dataclass(frozen=True)
-class Field:
-    """One config field and what follows it.
-
-    Attributes:
-        path: where it lies.
-        value: its value now.
-        stands_for: the number that it acts as; for a None the default that the model derives, or
-            None where that cannot be told.
-        dims: tensor dims whose size changes with it.
-        tensors: tensors that come or go with it.
-        numbers: plain numbers of modules that change with it (those that come or go are left out).
-    """
-
-    path: Path
-    value: object
-    stands_for: int | float | None
-    dims: frozenset[Dim]
-    tensors: frozenset[str]
-    numbers: frozenset[Number]
-
-    @property
-    def name(self) -> str:
-        """The field as a person writes it."""
-        return path_text(self.path)
-
-    @property
-    def implicit(self) -> bool:
-        """Whether the value is derived from other fields as long as nobody sets it."""
-        return self.value is None
-
-    @property
-    def bare(self) -> bool:
-        """Whether it reaches no tensor, only numbers (a count of heads of a fixed total width)."""
-        return not (self.dims or self.tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +51,7 @@ class ConfigSpace:
         """
         key = frozenset(changes.items())
         if key not in self._measured:
-            self._measured[key] = _measure_or_error(self.shallow.config, changes)
+            self._measured[key] = measure_or_error(self.shallow.config, changes)
         found = self._measured[key]
         if isinstance(found, RebuildError):
             raise found
@@ -139,7 +101,15 @@ def _check_same_model(config: PreTrainedConfig, graph: Graph) -> None:
 def _probe_fields(shallow: Shallow, depths: tuple[Depth, ...]) -> tuple[Field, ...]:
     counting = {depth.path for depth in depths}
     values = {path: v for path, v in leaves(shallow.config).items() if path not in counting}
-    known = [f for path, value in values.items() if (f := _probe_value(shallow, path, value)) is not None]
+    known: list[Field] = []
+    refused: dict[Path, int] = {}
+    for path, value in values.items():
+        tried = _probe_value(shallow, path, value)
+        if isinstance(tried, Field):
+            known.append(tried)
+        elif isinstance(tried, RebuildError) and type(value) is int and value > 1:
+            refused[path] = value
+    known += linked_fields(shallow, refused)
     widths = sorted({int(f.value) for f in known if f.dims and type(f.value) is int and f.value > 0})
     with sought_names() as sought:
         measure(shallow.config)
@@ -150,19 +120,20 @@ def _probe_fields(shallow: Shallow, depths: tuple[Depth, ...]) -> tuple[Field, .
     return tuple(known)
 
 
-def _probe_value(shallow: Shallow, path: Path, value: object) -> Field | None:
-    """The Field at `path`, or None where no other value is accepted or none moves anything."""
+def _probe_value(shallow: Shallow, path: Path, value: object) -> Field | RebuildError | None:
+    """The Field at `path`, None where another value moves nothing, or why none is accepted."""
     if isinstance(value, bool):
         tries, number = (not value,), None
     elif isinstance(value, int | float):
         tries, number = tuple(_other_numbers(value)), value
     else:
         return None
+    signature: Signature | RebuildError | None = None
     for other in tries:
-        signature = _measure_or_error(shallow.config, {path: other})
+        signature = measure_or_error(shallow.config, {path: other})
         if isinstance(signature, Signature):
-            return _field(shallow.base, signature, path, value, number)
-    return None
+            return field_of(shallow.base, signature, path, value, number)
+    return signature
 
 
 def _other_numbers(value: int | float) -> Iterator[int | float]:
@@ -183,10 +154,10 @@ def _probe_unset(shallow: Shallow, path: Path, widths: Sequence[int]) -> Field |
     """
     accepted = 0
     for number in widths:
-        signature = _measure_or_error(shallow.config, {path: number})
+        signature = measure_or_error(shallow.config, {path: number})
         if not isinstance(signature, Signature):
             continue
-        found = _field(shallow.base, signature, path, None, None)
+        found = field_of(shallow.base, signature, path, None, None)
         if found is not None:
             default = _default(shallow, found, number, signature)
             return Field(path, None, default, found.dims, found.tensors, found.numbers)
@@ -205,34 +176,6 @@ def _default(shallow: Shallow, found: Field, number: int, signature: Signature) 
     guesses = [int(g) for g in dict.fromkeys(guesses) if g.denominator == 1]
     guesses += [shallow.base.numbers[key] for key in sorted(found.numbers) if key in shallow.base.numbers]
     for guess in dict.fromkeys(guesses):
-        if _measure_or_error(shallow.config, {found.path: guess}) == shallow.base:
+        if measure_or_error(shallow.config, {found.path: guess}) == shallow.base:
             return guess
     return None
-
-
-def _field(
-    base: Signature, other: Signature, path: Path, value: object, number: int | float | None
-) -> Field | None:
-    dims: set[Dim] = set()
-    tensors = set(base.shapes) ^ set(other.shapes)
-    for name in set(base.shapes) & set(other.shapes):
-        before, after = base.shapes[name], other.shapes[name]
-        if len(before) != len(after):
-            tensors.add(name)
-        else:
-            dims |= {(name, dim) for dim, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
-    common = base.numbers.keys() & other.numbers.keys()
-    numbers = {key for key in common if base.numbers[key] != other.numbers[key]}
-    tensors |= {
-        name for name in base.ties.keys() | other.ties.keys() if base.ties.get(name) != other.ties.get(name)
-    }
-    if not (dims or tensors or numbers):
-        return None
-    return Field(path, value, number, frozenset(dims), frozenset(tensors), frozenset(numbers))
-
-
-def _measure_or_error(config: PreTrainedConfig, changes: Mapping[Path, object]) -> Signature | RebuildError:
-    try:
-        return measure(vary(config, changes))
-    except RebuildError as error:
-        return error
