@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from surgeon.api.load_recipe import load_recipe
-from surgeon.api.planning import make_plan
+from surgeon.api.picture import picture_page
+from surgeon.api.planning import Planned, make_plan
 from surgeon.api.progress import Progress, silent
 from surgeon.api.run import named_model
 from surgeon.api.subject import ModelLike, Subject
 from surgeon.api.texts import Text, calibration_samples
-from surgeon.io import write_plan
+from surgeon.io import check_file, write_page, write_plan
 from surgeon.plan import Plan, Report
+from surgeon.rebuild import arrange
 from surgeon.recipe import Recipe
 
 __all__ = ["plan", "plan_report"]
@@ -53,14 +55,33 @@ def plan_report(
     *,
     model: ModelLike | None = None,
     out: str | Path | None = None,
+    html: str | Path | None = None,
     overrides: Sequence[str] = (),
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Report:
-    """Like `plan`, with the Report of what each step chose; the Plan itself goes to the file `out`."""
+    """Like `plan`, with the Report of what each step chose.
+
+    The Plan itself goes to the file `out`, and a picture of it to the file `html`.
+
+    Raises:
+        InputError: a file cannot be written; before any work is done.
+    """
+    for file in (out, html):
+        if file is not None:
+            check_file(file)
     read = load_recipe(recipe, overrides)
     subject = Subject(named_model(read, model), device)
     planned = make_plan(subject, read, calibration_samples(read, subject), progress)
     if out is not None:
         write_plan(planned.plan, planned.traced.graph, out)
+    if html is not None:
+        write_page(_picture(planned), html)
     return planned.report
+
+
+def _picture(planned: Planned) -> str:
+    """The page of the picture, which shows the zeros of a padded layout too."""
+    known = planned.traced
+    built = arrange(known.space, known.graph, planned.plan, known.layout).built
+    return picture_page(planned.report, planned.plan, known.graph, built)

@@ -1,4 +1,4 @@
-"""Where things are printed, and how numbers are written."""
+"""Where things are printed: tables and results on stdout, progress and errors on stderr."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,7 +22,7 @@ from rich.text import Text
 
 from surgeon.errors import SurgeonError
 
-__all__ = ["complain", "print_json", "print_table", "progress", "say", "size_text", "warn"]
+__all__ = ["complain", "print_json", "print_table", "progress", "say", "warn"]
 
 PIPED_WIDTH = 160
 
@@ -61,20 +62,19 @@ def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[str] = ()
 ) -> None:
     """Print a table on stdout; the columns named in `numbers` are set to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     _stdout().print(table)
-
-
-def size_text(number: float, unit: str = "") -> str:
-    """A large number with a prefix: ``1.24 M``, ``2.48 MB``."""
-    for factor, prefix in ((1e12, "T"), (1e9, "G" if unit else "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= factor:
-            return f"{number / factor:.4g} {prefix}{unit}"
-    return f"{number:g} {unit}".rstrip()
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from surgeon.api.numbers import size_text
 from surgeon.cli.arguments import Device, Json, Model, Plugins
-from surgeon.cli.console import print_json, print_table, progress, say, size_text
+from surgeon.cli.console import print_json, print_table, progress, say
 
 __all__ = ["command"]
 

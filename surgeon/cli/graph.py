@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from surgeon.api.numbers import size_text
 from surgeon.cli.arguments import Model
-from surgeon.cli.console import print_json, print_table, progress, say, size_text
+from surgeon.cli.console import print_json, print_table, progress, say
 
 if TYPE_CHECKING:
     from surgeon.graph import Graph, Group

@@ -20,6 +20,9 @@ def command(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the plan, for surgeon apply.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Draw the stack before and after.")
+    ] = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
     plugin: Plugins = [],  # noqa: B006 - typer copies it
     device: Device = "cpu",
@@ -29,11 +32,14 @@ def command(
     from surgeon.api.plan import plan_report
 
     with progress() as told:
-        report = plan_report(recipe, model=model, out=out, overrides=overrides, device=device, progress=told)
+        report = plan_report(
+            recipe, model=model, out=out, html=html, overrides=overrides, device=device, progress=told
+        )
     if json:
         print_json(report.to_dict())
         return
     print_steps(report)
     print_cost(report)
-    if out is not None:
-        say(f"written: {out}")
+    for file in (out, html):
+        if file is not None:
+            say(f"written: {file}")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from surgeon.cli.console import print_table, say, size_text, warn
+from surgeon.api.alike import alike, is_of_blocks, named_together
+from surgeon.api.numbers import cost_rows, setting_text
+from surgeon.cli.console import print_table, say, warn
 
 if TYPE_CHECKING:
-    from surgeon.plan import Choice, Report, StepRecord
+    from surgeon.plan import Report, StepRecord
 
 __all__ = ["print_cost", "print_measured", "print_steps"]
 
-BYTES = ("B", "B/token")
+COLUMNS = ("what", "before", "after", "change")
 
 
 def print_steps(report: Report) -> None:
@@ -20,7 +21,7 @@ def print_steps(report: Report) -> None:
     for record in report.steps:
         _print_step(record)
     if report.ledger:
-        rows = [(row.field, row.old, row.new, row.why) for row in report.ledger]
+        rows = [(row.field, setting_text(row.old), setting_text(row.new), row.why) for row in report.ledger]
         print_table("config", ("field", "old", "new", "why"), rows, numbers=("old", "new"))
     if report.loads:
         rows = [(one.loader, one.verdict, one.why) for one in report.loads]
@@ -30,35 +31,17 @@ def print_steps(report: Report) -> None:
 
 
 def print_cost(report: Report) -> None:
-    """What the model takes, before and after."""
-    costs = [
-        (name.replace("_", " "), _amount(before, unit), _amount(after, unit), _change(before, after))
-        for name, unit in (("parameters", ""), ("bytes", "B"), ("kv_cache_bytes_per_token", "B/token"))
-        if (before := getattr(report.before, name)) is not None
-        and (after := getattr(report.after, name)) is not None
-    ]
-    print_table(
-        report.model, ("what", "before", "after", "change"), costs, numbers=("before", "after", "change")
-    )
+    """What the model takes, before and after; as planned, where nothing was measured."""
+    print_table(report.model, COLUMNS, cost_rows(report), numbers=COLUMNS[1:])
 
 
 def print_measured(report: Report) -> None:
     """Before and after, a sentence by both, and the checks that were passed."""
+    print_cost(report)
     measured = cast("dict[str, Any]", report.measured)
-    rows = [
-        (name.replace("_", " "), _amount(m["before"], m["unit"]), _amount(m["after"], m["unit"]), _of(m))
-        for name, m in measured.get("metrics", {}).items()
-    ]
-    if rows:
-        print_table(
-            f"{report.model}, before and after",
-            ("what", "before", "after", "change"),
-            rows,
-            numbers=("before", "after", "change"),
-        )
     protocol = measured.get("protocol")
     if protocol:
-        say(f"measured with {protocol}")
+        say(f"perplexity measured with {protocol}")
     sample = measured.get("sample")
     if sample:
         say(f"\nprompt  {sample['prompt']!r}\nbefore  {sample['before']!r}\nafter   {sample['after']!r}\n")
@@ -67,53 +50,30 @@ def print_measured(report: Report) -> None:
 
 
 def _print_step(record: StepRecord) -> None:
-    rows = [
-        (
-            _names([choice.axis for choice in alike]),
-            len(alike),
-            alike[0].size,
-            alike[0].kept,
-            "" if alike[0].requested is None else alike[0].requested,
-            alike[0].why,
-        )
-        for alike in _alike(record.choices)
-    ]
     title = f"step {record.step}: {record.op}"
-    if rows:
-        columns = ("axis", "groups", "size", "kept", "requested", "why")
-        print_table(title, columns, rows, numbers=("groups", "size", "kept", "requested"))
+    if is_of_blocks(record):
+        gone = sum(not choice.kept for choice in record.choices)
+        rows = [
+            (choice.axis, "stays" if choice.kept else "goes", choice.why)
+            for choice in record.choices
+            if choice.why or not choice.kept
+        ]
+        total = len(record.choices)
+        print_table(f"{title}, {gone} of {total} taken out", ("block", "", "why"), rows)
+    elif record.choices:
+        rows = [
+            (
+                named_together([choice.axis for choice in row]),
+                row[0].size,
+                row[0].kept if row[0].requested is None else f"{row[0].kept} (asked {row[0].requested})",
+                row[0].why,
+            )
+            for row in alike(record.choices)
+        ]
+        print_table(title, ("axis", "size", "kept", "removed"), rows, numbers=("size", "kept"))
     else:
         say(title)
     for refused in record.refused:
         say(f"  left alone: {refused.axis}: {refused.reason}")
     for note in record.notes:
         say(f"  {note}")
-
-
-def _alike(choices: Sequence[Choice]) -> list[list[Choice]]:
-    """Choices that differ in nothing but the block, together."""
-    rows: dict[tuple[object, ...], list[Choice]] = {}
-    for choice in choices:
-        role = choice.axis.rpartition(".")[2]
-        rows.setdefault((role, choice.size, choice.kept, choice.requested, choice.why), []).append(choice)
-    return list(rows.values())
-
-
-def _names(axes: Sequence[str]) -> str:
-    return axes[0] if len(axes) == 1 else f"{axes[0]} .. {axes[-1]}"
-
-
-def _of(metric: Mapping[str, Any]) -> str:
-    return _change(metric["before"], metric["after"])
-
-
-def _change(before: float, after: float) -> str:
-    return f"{after / before - 1:+.1%}" if before else ""
-
-
-def _amount(number: float, unit: str) -> str:
-    if unit in BYTES:
-        return size_text(number, unit)
-    if unit:
-        return f"{number:.4g} {unit}"
-    return size_text(number) if number == int(number) else f"{number:.4g}"

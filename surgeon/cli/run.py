@@ -36,4 +36,4 @@ def command(
         return
     print_steps(report)
     print_measured(report)
-    say(f"\nwritten: {out}")
+    say(f"\nwritten: {out}; report.html in it shows the stack before and after")

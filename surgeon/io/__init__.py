@@ -2,7 +2,7 @@
 
 from surgeon.io.checkpoint import Checkpoint
 from surgeon.io.disk_source import DiskSource
-from surgeon.io.documents import read_document, write_document
+from surgeon.io.documents import check_file, read_document, write_document, write_page
 from surgeon.io.loading import check_finite
 from surgeon.io.modeling_file import has_own_code
 from surgeon.io.plan_files import read_plan, write_plan
@@ -16,6 +16,7 @@ __all__ = [
     "TextFile",
     "bytes_needed",
     "check_finite",
+    "check_file",
     "check_output",
     "check_space",
     "has_own_code",
@@ -25,5 +26,6 @@ __all__ = [
     "read_texts",
     "write_checkpoint",
     "write_document",
+    "write_page",
     "write_plan",
 ]

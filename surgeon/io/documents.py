@@ -1,4 +1,4 @@
-"""JSON documents on disk: read with a clear error, written whole."""
+"""Documents and pages on disk: read with a clear error, written whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ from pathlib import Path
 
 from surgeon.errors import InputError
 
-__all__ = ["read_document", "write_document"]
+__all__ = ["check_file", "page_of", "read_document", "write_document", "write_page"]
+
+
+def check_file(path: str | Path) -> None:
+    """Refuse, before any work is done, a file that could not be written when it is.
+
+    Raises:
+        InputError: it is a folder, or the folder that it shall lie in does not exist.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise InputError(f"{file} is a folder", hint="name a file in it")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"{file} cannot be written: there is no folder {file.parent}", hint="make it first")
 
 
 def write_document(document: Mapping[str, object], path: str | Path) -> None:
@@ -18,10 +31,24 @@ def write_document(document: Mapping[str, object], path: str | Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
+    write_page(page_of(document), path)
+
+
+def page_of(document: Mapping[str, object]) -> str:
+    """The text of a JSON document."""
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def write_page(text: str, path: str | Path) -> None:
+    """Write `text` in UTF-8; an existing file is replaced at once, or stays.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     file = Path(path).expanduser()
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        draft.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        draft.write_text(text, encoding="utf-8")
         draft.replace(file)
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from error
