@@ -103,6 +103,7 @@ class _Search:
     edits: list[Edit] = field(default_factory=list)
     assigned: dict[str, None] = field(default_factory=dict)
     into: dict[str, str] = field(default_factory=dict)
+    similarity: dict[str, float] = field(default_factory=dict)
     refused: list[Refused] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -138,6 +139,8 @@ class _Search:
                 why=f"folded into {self.into[name]}"
                 if name in self.into
                 else ("others fold into it" if name in takers else ""),
+                score=self.similarity.get(name),
+                into=self.into.get(name),
             )
             for name in blocks
         )
@@ -158,6 +161,7 @@ class _Search:
             self.edits += edits
             self.assigned |= {edit.param: None for edit in edits if isinstance(edit, Assign)}
             self.into |= dict.fromkeys(blocks[1:], blocks[0])
+            self.similarity |= dict.fromkeys(blocks[1:], similarity)
             self.now = trial
         return accepted
 

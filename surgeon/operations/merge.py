@@ -81,19 +81,28 @@ class Merge(Operation):
     def propose(self, state: State) -> Proposal:
         """Assignments to the first Block of every pair, and a DropBlock for the second."""
         began = left_blocks(state, self.select)
-        now, edits, into, notes = state, [], {}, []
+        now, edits, notes = state, [], []
+        into: dict[str, str] = {}
+        similar: dict[str, float] = {}
         for _ in range(len(began) - self.keep.kept(len(began))):
             pair, similarity = self._most_alike(now)
             more, values = self._merged(now, pair, similarity)
             now = now.after(more, values)
             edits += more
-            into[pair[1]] = pair[0]
+            into[pair[1]], similar[pair[1]] = pair[0], similarity
             notes.append(f"{pair[1]} merged into {pair[0]}, similarity {similarity:.4f}")
         mended = bridged(self.repair, self.select, state, now)
         values = {edit.param: now.plan.values[edit.param] for edit in edits if isinstance(edit, Assign)}
         choices = tuple(
-            Choice(axis=n, size=1, kept=int(n not in into), why=f"merged into {into[n]}" if n in into else "")
-            for n in began
+            Choice(
+                axis=name,
+                size=1,
+                kept=int(name not in into),
+                why=f"merged into {into[name]}" if name in into else "",
+                score=similar.get(name),
+                into=into.get(name),
+            )
+            for name in began
         )
         return Proposal(
             (*edits, *mended.edits),

@@ -45,7 +45,9 @@ class Choice(Strict):
     """What was asked for, where the config allowed only `kept`."""
     why: str = ""
     score: float | None = None
-    """What it was worth to the step, where it is one number."""
+    """What it was worth to the step, where it is one number; of a merged Block, how like the other it was."""
+    into: str | None = None
+    """The Block that it was merged into."""
 
 
 class Refused(Strict):

@@ -246,7 +246,8 @@ class _Reading:
             target = self.owner.get(edit.param) if isinstance(edit, Assign) else None
             if target is not None:
                 found |= {source: target for source in _sources(edit) if source != target}
-        return found
+        told = (choice for record in self.report.steps for choice in record.choices)
+        return found | {choice.axis: choice.into for choice in told if choice.into is not None}
 
     def _target(self, block: str) -> str | None:
         """The Block that is left and holds what became of `block`; None where nothing does."""

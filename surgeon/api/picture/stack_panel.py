@@ -37,11 +37,19 @@ def legend(view: StackView) -> Markup:
     roles = dict.fromkeys(part.role for layer in view.layers for part in layer.parts)
     shown = [(f"p-{role or 'rest'}", part_name(role)) for role in roles]
     gone = any(layer.after is None or any(p.dropped for p in layer.parts) for layer in view.layers)
+    widths = [width for layer in view.layers if layer.after is not None for width in layer.widths]
     marks = [
-        (gone, "gone", "taken out"),
+        (bool(view.columns), "kept", "kept"),
+        (gone or bool(view.columns), "gone", "taken out"),
         (any(layer.into is not None for layer in view.layers), "merge", "merged into"),
+        (any(width.merged for width in widths), "merged", "merged into another one"),
+        (any(width.requested is not None for width in widths), "asked", "asked for"),
+        (
+            any(len(width.kept) < width.stored for width in widths),
+            "zeros",
+            "zeros up to one width",
+        ),
         (any(p.fitted for layer in view.layers for p in layer.parts), "fitted", "fitted again"),
-        (_zeros(view), "zeros", "zeros that fill the file's one width"),
     ]
     shown += [(name, said) for used, name, said in marks if used]
     return tag(
@@ -103,17 +111,19 @@ def _row(layer: Layer, rows: Rows, most: int) -> Markup:
 
 
 def _bar(layer: Layer, x: float, top: float, height: float, most: int, before: bool) -> list[Markup]:
+    if layer.after is None:
+        return [rect(x, top, BAR * layer.sizes[0] / most, height, "gone")]
     shapes, at = [], x
     for part in layer.parts:
         width = BAR * (part.before if before else part.after) / most
         if width:
-            shapes.append(rect(at, top, width, height, _class(part, layer, before)))
+            shapes.append(rect(at, top, width, height, _class(part, before)))
         at += width
     return shapes
 
 
-def _class(part: Part, layer: Layer, before: bool) -> str:
-    if before and (layer.after is None or part.dropped):
+def _class(part: Part, before: bool) -> str:
+    if before and part.dropped:
         return "gone"
     return f"p-{part.role or 'rest'}" + (" was" if before else "")
 
@@ -138,7 +148,3 @@ def _diamond(x: float, middle: float, height: float) -> Markup:
     corners = ((half, 0.0), (2 * half, half), (half, 2 * half), (0.0, half))
     points = " ".join(f"{x + 5:.4g},{y - half:.4g}" for x, y in corners)
     return tag("svg", tag("polygon", points=points), x=f"{x:.4g}%", y=middle, class_="fitted")
-
-
-def _zeros(view: StackView) -> bool:
-    return any(len(w.kept) < w.stored for layer in view.layers for w in layer.widths)

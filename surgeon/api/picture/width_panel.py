@@ -24,12 +24,13 @@ def width_panel(view: StackView, column: str, key: str) -> Markup:
     found = {layer.before: _of(layer, column) for layer in view.layers}
     widths = [width for width in found.values() if width is not None]
     most = max(width.size for width in widths)
-    scale = (text(START, 9, "0", "scale"), text(START + LENGTH, 9, str(most), "scale", "end"))
+    ends = ("first", "last") if most <= CELLS else ("0", str(most))
+    scale = (text(START, 9, ends[0], "scale"), text(START + LENGTH, 9, ends[1], "scale", "end"))
     drawn = [
         (hover_text(layer, view) + _merges(found[layer.before]), _row(layer, found[layer.before], rows, most))
         for layer in view.layers
     ]
-    return panel(key, f"Kept: {column}", _summary(view, column), rows, scale, drawn)
+    return panel(key, f"Kept: {column}, of {most}", _summary(view, column), rows, scale, drawn)
 
 
 def _of(layer: Layer, column: str) -> Width | None:

@@ -72,14 +72,14 @@ def test_widths_are_drawn_to_scale_and_named():
     choices = [Choice(axis=keep.axis, size=40, kept=len(keep.indices), requested=7) for keep in keeps]
     step = StepRecord(step=0, op="remove", choices=tuple(choices))
     _, root = page(graph, keeps, steps=(step,))
-    figure = panels(root)["Kept: mlp ffn"]
+    figure = panels(root)["Kept: mlp ffn, of 40"]
     for place, row in enumerate(figure.all("g", "row")):
         (kept,) = row.all("rect", "kept")
         whole = percent(kept.attrs["width"]) + sum(percent(r.attrs["width"]) for r in row.all("rect", "gone"))
         assert percent(kept.attrs["width"]) / whole == pytest.approx((40 - 5 * place) / 40, rel=1e-3)
         assert str(40 - 5 * place) in row.all("text")[-1].text
         assert len(row.all("line", "asked")) == 1
-    assert list(panels(root)) == ["Parameters of each layer, at most 12.77 k", "Kept: mlp ffn"]
+    assert list(panels(root)) == ["Parameters of each layer, at most 12.77 k", "Kept: mlp ffn, of 40"]
     assert "35 of 40 in layers 1" in figure.of("desc").text
 
 
@@ -99,7 +99,7 @@ def test_few_indices_are_drawn_one_by_one_with_what_joined_what():
     axis = "layers.0.attn.kv_group"
     assign = Assign(graph.group(axis).params[0], "merge", {"clusters": [[0, 2], [1]]}, 0)
     _, root = page(graph, [assign, Keep(axis, (0, 1), 0)])
-    row = panels(root)["Kept: attn kv group"].all("g", "row")[0]
+    row = panels(root)["Kept: attn kv group, of 3"].all("g", "row")[0]
     assert [r.attrs["class"] for r in row.all("rect")] == ["hit", "kept", "kept", "merged"]
     assert "2 into 0" in row.of("title").text
 
@@ -120,6 +120,16 @@ def test_merges_end_in_the_layer_that_is_left():
     assert "merged into" in root.of("ul", "legend").text
 
 
+def test_a_merge_that_changes_no_weight_is_told_by_the_report():
+    graph = graph_of()
+    blocks = [BLOCK.format(2), BLOCK.format(3)]
+    choice = Choice(axis=blocks[1], size=1, kept=0, score=0.5, into=blocks[0])
+    steps = (StepRecord(step=0, op="merge", choices=(choice,)),)
+    _, root = page(graph, [DropBlock(blocks[1], 0)], steps=steps)
+    assert stack_rows(root)[3].of("text", "fate").text == "into 2"
+    assert len(panels(root)["Similarity"].all("circle")) == 1
+
+
 def test_a_repair_is_marked_and_explained():
     graph = graph_of()
     _, plain = page(graph)
@@ -134,7 +144,7 @@ def test_zeros_that_are_stored_are_shown():
     graph = graph_of()
     built = Plan(graph.model_type, (Keep(FFN.format(0), tuple(range(30)), 0),))
     _, root = page(graph, [Keep(FFN.format(0), tuple(range(10)), 0)], built)
-    row = panels(root)["Kept: mlp ffn"].all("g", "row")[0]
+    row = panels(root)["Kept: mlp ffn, of 40"].all("g", "row")[0]
     kept, zeros, gone = (percent(row.of("rect", sort).attrs["width"]) for sort in ("kept", "zeros", "gone"))
     assert (kept, zeros, gone) == pytest.approx((16, 32, 16))
     assert row.all("text")[-1].text == "10+20"
