@@ -14,14 +14,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from benchmarks.forked import Report
 from benchmarks.round_trip import Trip
 from benchmarks.zoo import Family, Specimen, Unbuildable, specimen
-from benchmarks.zoo.running import feed, random_ids
+from benchmarks.zoo.running import random_ids
 from surgeon.graph import Graph
 from surgeon.rebuild.symmetry import prove, randomised
-from surgeon.trace import trace_module
+from surgeon.trace import recorded_inputs, trace_module
 
 __all__ = ["STAGES", "examine"]
 
@@ -77,7 +78,7 @@ def _go(subject: Subject, stages: tuple[str, ...], report: Report) -> None:
 
 
 def _trace(subject: Subject) -> dict[str, object]:
-    graph = trace_module(subject.specimen.model, feed(subject.specimen.model))
+    graph = trace_module(subject.specimen.model)
     subject.graph = graph
     reasons = collections.Counter(reason for group in graph.groups for reason in group.locks)
     sizes: dict[str, list[int]] = {}
@@ -94,17 +95,32 @@ def _trace(subject: Subject) -> dict[str, object]:
     }
 
 
+def _proof_inputs(subject: Subject, model: PreTrainedModel) -> dict[str, Tensor]:
+    """The last kind of input that a trace records, with images and sounds, if any; numbers at random.
+
+    Text alone is cut to few tokens. Placeholders and what describes an image stay as they are.
+    """
+    recorded = recorded_inputs(subject.specimen.model)[-1]
+    rows, length = subject.tokens.shape
+    inputs: dict[str, Tensor] = {}
+    for seed, (name, value) in enumerate(recorded.items()):
+        if value.is_floating_point():
+            generator = torch.Generator().manual_seed(seed)
+            inputs[name] = torch.randn(value.shape, generator=generator)
+        elif name.endswith("input_ids"):
+            ids = random_ids(model, *value.shape, seed)
+            inputs[name] = torch.where(value == 0, ids, value)
+        else:
+            inputs[name] = value
+    if all(name.endswith("input_ids") for name in inputs):
+        return {name: random_ids(model, rows, length, seed) for seed, name in enumerate(inputs)}
+    return inputs
+
+
 def _prove(subject: Subject) -> dict[str, object]:
     assert subject.graph is not None
     model = randomised(subject.specimen.model)
-    rows, length = subject.tokens.shape
-    inputs = {
-        name: value[:1].expand(rows, *value.shape[1:])
-        if value.is_floating_point()
-        else random_ids(model, rows, length, seed)
-        for seed, (name, value) in enumerate(feed(model).items())
-    }
-    proofs = prove(model, subject.graph, inputs=inputs)
+    proofs = prove(model, subject.graph, inputs=_proof_inputs(subject, model))
     failed = {p.axis: p.error for p in proofs if not p.passed}
     return {
         "ok": not failed,

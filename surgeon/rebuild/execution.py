@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -16,7 +17,7 @@ Experts = Literal["batched_mm", "eager"]
 
 @contextlib.contextmanager
 def plain_execution(module: nn.Module, experts: Experts = "batched_mm") -> Iterator[None]:
-    """While open, every config in `module` asks for plain ops; then all is as it was.
+    """While open, `module` runs by plain ops, torch's own attention layer included; then all is as it was.
 
     Fused attention and grouped experts compute the same through ops that hide the axes, and will not run
     in every dtype and width. Of experts, loops (``eager``) would leave every expert's slice an axis of
@@ -30,7 +31,9 @@ def plain_execution(module: nn.Module, experts: Experts = "batched_mm") -> Itera
     }
     before: list[tuple[Any, str, Any]] = []
     seen: set[int] = set()
+    fast = torch.backends.mha.get_fastpath_enabled()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)
         for child in module.modules():
             config = getattr(child, "config", None)
             if config is None or id(config) in seen:
@@ -42,6 +45,7 @@ def plain_execution(module: nn.Module, experts: Experts = "batched_mm") -> Itera
                     setattr(config, field, value)
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for config, field, value in before:
             setattr(config, field, value)
 

@@ -52,7 +52,14 @@ def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[Itera
     weight = getattr(find() if find is not None else None, "weight", None)
     if "encoder_hidden_states" in accepted and isinstance(weight, torch.Tensor):
         batch, length = feed["input_ids"].shape
-        yield iter([{**feed, "encoder_hidden_states": torch.zeros(batch, length, weight.shape[-1])}])
+        yield iter(
+            [
+                {
+                    **feed,
+                    "encoder_hidden_states": torch.zeros(batch, length, weight.shape[-1], dtype=weight.dtype),
+                }
+            ]
+        )
     yield from modality_inputs(module, feed)
 
 

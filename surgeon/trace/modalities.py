@@ -35,7 +35,11 @@ def modality_inputs(module: nn.Module, feed: Mapping[str, Tensor]) -> Iterator[I
     names = inspect.signature(module.forward).parameters
     rows = feed["input_ids"].shape[0]
     for samples in (_images(module, names, rows), _sounds(module, names, rows)):
-        yield (whole for made in samples for whole in _with_placeholders(module, names, feed, made))
+        yield (
+            whole
+            for made in samples
+            for whole in _with_placeholders(module, names, feed, _cast(module, made))
+        )
 
 
 # ---------------------------------------------------------------------------------- what a sample looks like
@@ -108,6 +112,12 @@ def _whole_mask(names: Mapping[str, Any], rows: int, length: int) -> Feed:
     return {} if name is None else {name: torch.ones(rows, length, dtype=torch.int64)}
 
 
+def _cast(module: nn.Module, made: Feed) -> Feed:
+    """`made` in the dtype that the module computes in."""
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in made.items()}
+
+
 def _noise(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
@@ -120,7 +130,8 @@ def _with_placeholders(
 ) -> Iterator[Feed]:
     """`made` with ids that hold as many placeholders as it has features, where the model counts them."""
     word = "image" if "pixel_values" in made else "audio"
-    features = getattr(module, f"get_{word}_features", None)
+    holder = next((part for part in module.modules() if hasattr(part, f"get_{word}_features")), None)
+    features = getattr(holder, f"get_{word}_features", None)
     token = _placeholder(module, word)
     if features is None or token is None:
         yield {**feed, **made}

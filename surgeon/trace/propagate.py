@@ -84,6 +84,7 @@ def propagate(state: TraceState, *, strict: bool = False) -> None:
     state.read.update(value.id for event in state.recorder.events for value in event.inputs)
     state.lanes = find_lanes(state.recorder)
     met = set(state.dims) | set(state.inputs)
+    early: list[tuple[Rule, Op]] = []
     for event in state.recorder.events:
         _spread_facts(event, state)
         _meet_constants(event, state, met)
@@ -101,6 +102,18 @@ def propagate(state: TraceState, *, strict: bool = False) -> None:
         except Mismatch as error:
             _lock_all(op, f"does not fit its rule: {error}")
         op.lock_unfollowed()
+        if any(state.is_input(value) and op.domain(value) is None for value in op.inputs):
+            early.append((rule, op))
+    _look_again(early)
+
+
+def _look_again(early: list[tuple[Rule, Op]]) -> None:
+    """Ids may be compared before they are looked up, which tells what they index: judge again."""
+    for rule, op in early:
+        if rule is rules.get("pointwise"):
+            op.state.unifier.op, op.state.unifier.module = f"aten.{op.name}", op.event.module
+            rule(op)
+            op.lock_unfollowed()
 
 
 def _rule_for(event: Event) -> Rule | None:

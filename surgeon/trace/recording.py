@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from surgeon.graph import Parameter
 from surgeon.trace.calls import Call
@@ -16,7 +17,10 @@ __all__ = ["Recording"]
 
 @dataclass(frozen=True)
 class Recording:
-    """`values` and `initial` give each named tensor's value and the Atoms its dims started as."""
+    """`values` and `initial` give each named tensor's value and the Atoms its dims started as.
+
+    `feeds` are the inputs that were recorded.
+    """
 
     state: TraceState
     parameters: Mapping[str, Parameter]
@@ -24,6 +28,7 @@ class Recording:
     initial: Mapping[str, list[int]]
     calls: list[Call]
     outputs: Mapping[str, Value]
+    feeds: tuple[Mapping[str, Any], ...]
 
     def terms(self) -> dict[str, list[Term]]:
         """The Term of every dim of every named tensor."""

@@ -27,7 +27,7 @@ from surgeon.trace.record import Recorder, Value
 from surgeon.trace.recording import Recording
 from surgeon.trace.state import TraceState
 
-__all__ = ["trace_module"]
+__all__ = ["recorded_inputs", "trace_module"]
 
 
 def trace_module(
@@ -58,6 +58,18 @@ def trace_module(
     return assemble(recording, module)
 
 
+def recorded_inputs(module: nn.Module) -> tuple[Mapping[str, Any], ...]:
+    """Keyword arguments of every forward pass that a trace of `module` without given inputs is made of.
+
+    Text first, then whatever else reaches further parameters: states of an encoder, images, sounds.
+
+    Raises:
+        TraceError: as `trace_module`.
+    """
+    with storage_less(module), plain_execution(module):
+        return _record(module, [example_inputs(module)], optional=True).feeds
+
+
 def _record(module: nn.Module, feeds: list[dict[str, Any]], *, optional: bool) -> Recording:
     """Run `module` on every feed; where `optional`, also on inputs that reach what these left out.
 
@@ -72,14 +84,15 @@ def _record(module: nn.Module, feeds: list[dict[str, Any]], *, optional: bool) -
         state.dims_of(value)
     initial = {name: _atom_numbers(state, value) for value, aliases in values.items() for name in aliases}
     outputs: dict[str, Value] = {}
+    done: list[dict[str, Any]] = []
     with torch.no_grad(), escapes(recorder), module_calls(recorder, module) as calls:
-        run = functools.partial(_attempt, module, state=state, calls=calls, outputs=outputs)
+        run = functools.partial(_attempt, module, state=state, calls=calls, outputs=outputs, done=done)
         failures = [error for feed in feeds if (error := run(feed, optional=optional)) is not None]
         if optional:
             _record_the_rest(module, feeds[0], run, state, values)
         if failures and not recorder.events:
             raise failures[0]
-    return Recording(state, parameters, _by_name(values), initial, calls, outputs)
+    return Recording(state, parameters, _by_name(values), initial, calls, outputs, tuple(done))
 
 
 def _record_the_rest(
@@ -105,6 +118,7 @@ def _attempt(
     state: TraceState,
     calls: list[Call],
     outputs: dict[str, Value],
+    done: list[dict[str, Any]],
 ) -> TraceError | None:
     """One forward pass; where `optional`, one that fails leaves no event behind and is only returned."""
     recorder = state.recorder
@@ -120,6 +134,7 @@ def _attempt(
     for name, tensor in _named_outputs(output):
         if (value := recorder.known(tensor)) is not None:
             outputs.setdefault(name, value)
+    done.append(feed)
     return None
 
 
