@@ -19,12 +19,15 @@ from surgeon.calibrate.bench import Bench
 from surgeon.calibrate.gather import model_inputs, next_token_loss
 from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.stream import entering, replaced
-from surgeon.plan import Plan
+from surgeon.plan import DropBlock, Plan
 
-__all__ = ["Run", "losses_without"]
+__all__ = ["Run", "losses_without", "losses_without_parts"]
 
 Run = tuple[int, int]
 """First Block that is skipped, and the first one after it that is not."""
+
+_Trial = tuple[int, int, nn.Module]
+"""A Run, and the model that goes on behind it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,31 +49,52 @@ def losses_without(
         blocks: the Stack's Blocks that `plan` leaves, in order.
         runs: what to skip, in places of `blocks`.
     """
+    view = bench.view(plan)
+    found = _tried(bench, view, blocks, [(*run, view) for run in runs])
+    return found[0], tuple(found[1:])
+
+
+def losses_without_parts(
+    bench: Bench, plan: Plan, blocks: Sequence[str], parts: Sequence[tuple[int, str]]
+) -> tuple[float, ...]:
+    """Mean next-token loss without each of some sublayers, beside what `plan` leaves out.
+
+    Args:
+        bench: the model and its text.
+        plan: what is in force.
+        blocks: the Stack's Blocks that `plan` leaves, in order.
+        parts: the place of a Block in `blocks`, and its sublayer.
+    """
+    trials = [(place, place, bench.view(plan.add([DropBlock(name, 0)]))) for place, name in parts]
+    return tuple(_tried(bench, bench.view(plan), blocks, trials)[1:])
+
+
+def _tried(bench: Bench, view: nn.Module, blocks: Sequence[str], trials: Sequence[_Trial]) -> list[float]:
+    """Mean loss as things are, then of each trial."""
     parts = [bench.module.get_submodule(name) for name in blocks]
-    view, total, done = bench.view(plan), torch.zeros(len(runs) + 1, dtype=torch.float64), 0
+    total, done = torch.zeros(len(trials) + 1, dtype=torch.float64), 0
     with bench.running():
         for batch in bench.samples.unpadded(1):
             weight = batch.predicted
             if weight:
-                losses = _losses(bench.module, view, parts, runs, batch)
+                losses = _losses(bench.module, view, parts, trials, batch)
                 total += weight * torch.tensor(losses, dtype=torch.float64)
             done += len(batch)
-            bench.told(f"try {len(runs)} cuts of the depth", done, len(bench.samples))
-    found = (total / bench.samples.predicted).tolist()
-    return found[0], tuple(found[1:])
+            bench.told(f"try {len(trials)} cuts of the depth", done, len(bench.samples))
+    return (total / bench.samples.predicted).tolist()
 
 
 def _losses(
-    module: nn.Module, view: nn.Module, parts: Sequence[nn.Module], runs: Sequence[Run], batch: Samples
+    module: nn.Module, view: nn.Module, parts: Sequence[nn.Module], trials: Sequence[_Trial], batch: Samples
 ) -> list[float]:
-    """The loss as things are, then without each run."""
+    """The loss as things are, then of each trial."""
     inputs = model_inputs(module, batch)
     seen: dict[int, _Passage] = {}
     with _watched(parts, seen):
         losses = [float(next_token_loss(view(**inputs).logits, batch))]
-    for first, after in runs:
+    for first, after, other in trials:
         with _resumed(parts[:after], seen, seen[first].state):
-            losses.append(float(next_token_loss(view(**inputs).logits, batch)))
+            losses.append(float(next_token_loss(other(**inputs).logits, batch)))
     return losses
 
 

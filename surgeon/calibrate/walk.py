@@ -91,6 +91,20 @@ class Walk:
         """What the current Block gives for batch `number`; hooks of the caller see it run."""
         return self._run(forward, self.batches[number], self.states[number])
 
+    def call(self, forward: Forward, number: int) -> tuple[tuple, dict[str, Any]]:
+        """How the model calls the current Block for batch `number`: arguments and keywords."""
+        shape, found = self.shapes[self.at], []
+
+        def before(block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            found.append(shape.replaced(args, kwargs, self.states[number]))
+            raise _Stop
+
+        part = self.module.get_submodule(self.blocks[self.at])
+        with self._stepped_over():
+            hook = part.register_forward_pre_hook(before, with_kwargs=True)
+            self._stopped(forward, self.batches[number], [hook])
+        return found[0]
+
     def advance(self, forward: Forward) -> None:
         """Take the current Block.
 

@@ -5,10 +5,12 @@ An unknown Stack or an empty selection is an error that says what exists. Not he
 
 from __future__ import annotations
 
+from typing import Literal
+
 from surgeon.errors import SelectorError
 from surgeon.graph.graph import Graph
 from surgeon.graph.selector import BlockRange, blocks_in
-from surgeon.graph.stack import Stack
+from surgeon.graph.stack import Stack, SublayerRole
 from surgeon.graph.strict import Strict
 from surgeon.registry import nearest
 
@@ -27,6 +29,13 @@ class BlockSelector(Strict):
     """Container of the Stack; only needed where a model has several."""
     blocks: BlockRange | None = None
     """Blocks by their place in the Stack: a slice in words, a number, or a list of numbers."""
+    sublayer: SublayerRole | Literal["attention"] | None = None
+    """Not whole Blocks but their sublayers of this role; only where a step says that it can."""
+
+    @property
+    def role(self) -> SublayerRole | None:
+        """The role that `sublayer` means."""
+        return "attn" if self.sublayer == "attention" else self.sublayer
 
     def stack_of(self, graph: Graph) -> Stack:
         """The Stack that is meant.

@@ -28,7 +28,7 @@ from surgeon.plan import Assign, Plan, cuts_of, dropped_parts, gone_prefixes
 from surgeon.rebuild import masked
 from surgeon.repair import Cut, Gap, Repair
 
-__all__ = ["bridged", "unfit_for_gaps"]
+__all__ = ["bridged", "gaps_of", "unfit_for_gaps"]
 
 _TOKENS = 4096
 """Tokens of one batch of a walk."""
@@ -50,12 +50,10 @@ def bridged(repair: Repair, select: BlockSelector, before: State, after: State) 
     Raises:
         InfeasibleError: no gap can be bridged on this model.
     """
-    gone = [name for name in after.plan.dropped if name not in before.plan.dropped]
-    if not repair.needs_text or not gone:
+    gaps = gaps_of(select, before, after) if repair.needs_text else {}
+    if not gaps:
         return Mended()
-    stack = select.stack_of(after.graph)
-    blocks = tuple(block.name for block in stack.blocks)
-    gaps = {**dict(_lacking(stack, after, gone)), **dict(_gaps(blocks, after.plan.dropped, gone))}
+    blocks = tuple(block.name for block in select.stack_of(after.graph).blocks)
     reach = getattr(repair, "reach", "gap")
     evidence = _Gaps(after, blocks, gaps)
     done = repair.mend(tuple(_takers(after, blocks, gaps, reach)), evidence)
@@ -71,6 +69,17 @@ def bridged(repair: Repair, select: BlockSelector, before: State, after: State) 
     args = repair.model_dump(mode="json", exclude={"repair"})
     edits = tuple(Assign(name, f"repair.{repair.repair}", args, after.step) for name in done.values)
     return Mended(edits, dict(done.values), (*notes, *done.notes))
+
+
+def gaps_of(select: BlockSelector, before: State, after: State) -> dict[int, int]:
+    """Where `after` lacks what `before` had: the place of the Block before each gap, and the gap's last.
+
+    A Block that lost a sublayer is its own gap; before one at the start of the Stack stands -1.
+    """
+    gone = [name for name in after.plan.dropped if name not in before.plan.dropped]
+    stack = select.stack_of(after.graph)
+    blocks = tuple(block.name for block in stack.blocks)
+    return {**dict(_lacking(stack, after, gone)), **dict(_gaps(blocks, after.plan.dropped, gone))}
 
 
 def _gaps(blocks: Sequence[str], dropped: Sequence[str], new: Sequence[str]) -> Iterator[tuple[int, int]]:

@@ -67,6 +67,8 @@ class Collapse(Operation):
     def _bridges(self) -> Self:
         if unfit := unfit_for_gaps(self.repair):
             raise ValueError(unfit)
+        if self.select.sublayer is not None:
+            raise ValueError("collapse folds whole blocks; leave sublayer out")
         if self.select.blocks is not None:
             raise ValueError("collapse works on a whole stack; low and high bound it")
         return self

@@ -74,6 +74,8 @@ class Merge(Operation):
     def _consistent(self) -> Self:
         if unfit := unfit_for_gaps(self.repair):
             raise ValueError(unfit)
+        if self.select.sublayer is not None:
+            raise ValueError("merge fuses whole blocks; leave sublayer out")
         if self.keep.params is not None:
             raise ValueError("keep: params is not for blocks; give fraction or count")
         return self

@@ -19,10 +19,12 @@ __all__ = ["Walks"]
 class Walks:
     """Both walks, and the Plan as it grows with every repair."""
 
-    def __init__(self, bench: Bench, graph: Graph, cut: Plan, tokens: int) -> None:
+    def __init__(
+        self, bench: Bench, graph: Graph, cut: Plan, tokens: int, blocks: tuple[str, ...] = ()
+    ) -> None:
         self.bench = bench
         self.graph = graph
-        self.blocks = tuple(block.name for block in max(graph.stacks, key=len).blocks)
+        self.blocks = blocks or tuple(block.name for block in max(graph.stacks, key=len).blocks)
         self.plan = cut
         samples = bench.samples
         size = max(1, tokens // samples.ids.shape[1])
@@ -31,22 +33,38 @@ class Walks:
         self._have = self._aim.beside(self._forward(0))
 
     @classmethod
-    def begin(cls, state: State, cut: Plan, tokens: int) -> Walks:
-        """Before the first Block, about `tokens` tokens a batch.
+    def begin(cls, state: State, cut: Plan, tokens: int, blocks: tuple[str, ...] = ()) -> Walks:
+        """Before the first of `blocks` (of the longest Stack, where none are named), by the batch `tokens`.
 
         Raises:
             SurgeonError: there is no calibration text, or a Block cannot be run alone.
         """
-        return cls(state.trial(), state.graph, cut, tokens)
+        return cls(state.trial(), state.graph, cut, tokens, blocks)
 
     def advance_to(self, block: str | None) -> None:
         """Take the Blocks before the one called `block`."""
         while self.blocks[self._have.at] != block:
-            self._aim.advance(self._whole)
+            if self._aim.at == self._have.at:
+                self._aim.advance(self._whole)
             if self.blocks[self._have.at] in self.plan.dropped:
                 self._have.step_over()
             else:
                 self._have.advance(self._forward(self._have.at))
+
+    def original_behind(self, place: int) -> list[Tensor]:
+        """States of the original behind the Block at `place`, batch by batch; it may be ahead of the cut."""
+        while self._aim.at <= place:
+            self._aim.advance(self._whole)
+        return self._aim.states
+
+    def entering(self, values: Mapping[str, Tensor]) -> list[Tensor]:
+        """States that enter the first Block with these tensors."""
+        plan = self.plan.add([Assign(name, "repair") for name in values], values)
+        return self._aim.beside(masked(self.bench.module, plan, self.graph).fixed(self.blocks)).states
+
+    def in_force(self) -> dict[str, Tensor]:
+        """The cut model's tensors that differ from the module's own."""
+        return masked(self.bench.module, self.plan, self.graph).tensors()
 
     def meet(self) -> None:
         """Let the cut model go on from the states of the original."""

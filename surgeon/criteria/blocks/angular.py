@@ -8,6 +8,7 @@ import numpy as np
 
 from surgeon.calibrate.block_similarity import BlockSimilarity
 from surgeon.criteria.blocks.criterion import BlockCriterion, Candidates, RunScores, block_criteria
+from surgeon.errors import InfeasibleError
 
 __all__ = ["Angular"]
 
@@ -32,7 +33,16 @@ class Angular(BlockCriterion):
     """Whose states are compared: every token's, or the last one's of each sample."""
 
     def score(self, candidates: Candidates, run: int = 1) -> RunScores:
-        """Scores [blocks - run + 1]."""
+        """Scores [blocks - run + 1].
+
+        Raises:
+            InfeasibleError: sublayers are to be scored, which make no runs.
+        """
+        if candidates.owners:
+            raise InfeasibleError(
+                "angular compares runs of whole blocks, and sublayers make none",
+                hint="criterion: block_influence",
+            )
         key = BlockSimilarity("angular", self.tokens, run, candidates.blocks)
         distance = candidates.statistics((key,)).get(key)
         found = np.full(len(candidates.blocks) - run + 1, np.inf)

@@ -31,7 +31,8 @@ class Candidates:
     """The Blocks of a Stack that are left, and what can be asked about them under the Plan so far.
 
     `blocks` are all that are left, in order; `open` are the places of those that may go. `params` names
-    the parameters of each Block. `statistics` measures, `bench` tries Plans.
+    the parameters of each Block. `statistics` measures, `bench` tries Plans. Where sublayers are to choose
+    from, `blocks` are those; `stack` are the whole Blocks that are left in either case.
     """
 
     blocks: tuple[str, ...]
@@ -41,6 +42,17 @@ class Candidates:
     plan: Plan
     statistics: Callable[[Iterable[Statistic]], Statistics]
     bench: Callable[[], Bench]
+    stack: tuple[str, ...] = ()
+
+    @property
+    def owners(self) -> dict[str, int]:
+        """Where sublayers are to choose from: the place in `stack` of the Block of each; else nothing."""
+        return {
+            part: place
+            for part in self.blocks
+            for place, block in enumerate(self.stack)
+            if part.startswith(f"{block}.")
+        }
 
     def starts(self, run: int) -> tuple[int, ...]:
         """First places of the runs of `run` Blocks that may go whole."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from surgeon.calibrate.skipping import losses_without
+from surgeon.calibrate.skipping import losses_without, losses_without_parts
 from surgeon.criteria.blocks.criterion import BlockCriterion, Candidates, RunScores, block_criteria
 
 __all__ = ["Perplexity"]
@@ -35,9 +35,14 @@ class Perplexity(BlockCriterion):
 
     def score(self, candidates: Candidates, run: int = 1) -> RunScores:
         """Scores [blocks - run + 1]."""
-        starts = [start for start in candidates.starts(run) if start >= self.protect_first]
+        owners = candidates.owners
+        places = [owners.get(name, place) for place, name in enumerate(candidates.blocks)]
+        starts = [start for start in candidates.starts(run) if places[start] >= self.protect_first]
         found = np.full(len(candidates.blocks) - run + 1, np.inf)
-        if starts:
+        if starts and owners:
+            parts = [(places[start], candidates.blocks[start]) for start in starts]
+            found[starts] = losses_without_parts(candidates.bench(), candidates.plan, candidates.stack, parts)
+        elif starts:
             runs = [(start, start + run) for start in starts]
             _, losses = losses_without(candidates.bench(), candidates.plan, candidates.blocks, runs)
             found[starts] = losses

@@ -1,0 +1,220 @@
+"""What dropping layers costs: perplexity after each method, on trained models, a quarter of the layers gone.
+
+    python benchmarks/quality_depth.py --model DIR --calibrate valid.txt --measure test.txt --page
+
+Evaluated on the masked view, which computes what the exported model would. Windows and samples are as in
+`quality.py`. Results are kept as JSON lines in `--results`, and what is there is not run again; `--page`
+writes the table of all of them into docs/results-depth.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from benchmarks.quality import ROOT, cell, perplexity
+from benchmarks.quality import rows as all_rows
+from surgeon.calibrate import Bench, pack
+from surgeon.operations import Operation, State, operations
+from surgeon.operations.choosing import BlockChoice
+from surgeon.plan import DropBlock, Plan, parameters_after
+from surgeon.rebuild import ModuleSource
+from surgeon.trace import trace_module
+
+PAGE = ROOT / "docs" / "results-depth.md"
+GAP = {"repair": "refit", "target": "stream", "ridge": 0.1}
+REST = {**GAP, "reach": "rest"}
+BASELINE = "block influence (ShortGPT)"
+GREEDY = {"criterion": "perplexity", "shots": "each"}
+TRAINING = {"epochs": 8, "rate": 0.001, "batch": 8}
+METHODS: dict[str, dict[str, Any]] = {
+    "tail but the last": {"criterion": {"criterion": "tail", "keep_last": 1}},
+    BASELINE: {"criterion": "block_influence"},
+    "angular, one run": {"criterion": "angular", "contiguous": True},
+    "greedy perplexity (SLEB)": GREEDY,
+    "block influence, refit": {"criterion": "block_influence", "repair": GAP},
+    "block influence, refit of the rest": {"criterion": "block_influence", "repair": REST},
+    "greedy perplexity, refit": {**GREEDY, "repair": GAP},
+    "greedy perplexity, refit of the layer": {**GREEDY, "repair": {**GAP, "reach": "layer"}},
+    "greedy perplexity, refit of the rest": {**GREEDY, "repair": REST},
+    "attention and MLP apart, refit of the rest": {**GREEDY, "apart": True, "repair": REST},
+    "replace: one run (LLM-Streamline)": {
+        "op": "replace",
+        "criterion": "angular",
+        "contiguous": True,
+        "training": TRAINING,
+    },
+    "replace: by greedy perplexity": {"op": "replace", **GREEDY, "training": TRAINING},
+    "replace: by greedy perplexity, refit of the rest": {
+        "op": "replace",
+        **GREEDY,
+        "training": TRAINING,
+        "repair": REST,
+    },
+}
+CHOICE = ("criterion", "shots", "contiguous")
+PARTS = ("attention", "mlp")
+
+
+class Chosen:
+    """What each way to choose takes away, asked once: repair and training do not change it."""
+
+    def __init__(self, state: State, count: int) -> None:
+        self.state = state
+        self.count = count
+        self._known: dict[str, tuple[int, ...]] = {}
+
+    def steps(self, method: str) -> list[Operation]:
+        """What a method does, so that `count` Blocks stay, or as many sublayers of each sort."""
+        options = dict(METHODS[method])
+        selects = [{"sublayer": part} for part in PARTS] if options.pop("apart", False) else [{}]
+        how = {name: options.pop(name) for name in CHOICE if name in options}
+        op = options.pop("op", "drop_blocks")
+        made = []
+        for number, select in enumerate(selects):
+            repair = {} if number + 1 < len(selects) else options
+            places = self._places(op, how, select)
+            made.append({"op": op, "drop": list(places), "select": select, **repair})
+        return [operations.get(op).model_validate(step) for step in made]
+
+    def _places(self, op: str, how: dict[str, Any], select: dict[str, str]) -> tuple[int, ...]:
+        choose = {"op": op, "keep": {"count": self.count}, "select": select, **how}
+        key = json.dumps(choose, sort_keys=True)
+        if key not in self._known:
+            step = operations.get(op).model_validate(choose)
+            assert isinstance(step, BlockChoice)
+            dropped = {edit.block for edit in step.cut(self.state).edits if isinstance(edit, DropBlock)}
+            parts = enumerate(self.state.graph.blocks)
+            self._known[key] = tuple(
+                place
+                for place, block in parts
+                if dropped & {block.name, *(part.name for part in block.sublayers)}
+            )
+        return self._known[key]
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Run what is not yet in the results."""
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    graph = trace_module(model)
+    bare = Plan(graph.model_type)
+    count = round(len(graph.blocks) * arguments.keep)
+    length = arguments.seq_len
+    ids = tokenizer.encode(Path(arguments.measure).read_text(encoding="utf-8"), verbose=False)
+    windows = torch.tensor(ids[: len(ids) // length * length]).view(-1, length)[: arguments.windows]
+    stream = tokenizer.encode(Path(arguments.calibrate).read_text(encoding="utf-8"), verbose=False)
+    setting = {
+        "model": Path(arguments.model).name,
+        "kept": count,
+        "of": len(graph.blocks),
+        "samples": arguments.samples,
+        "seq_len": length,
+        "windows": len(windows),
+    }
+    done = {(row["method"], row["seed"]) for row in rows(arguments.results, setting)}
+    dense = perplexity(model, bare, graph, windows)
+    for seed in arguments.seeds:
+        samples = pack(stream, arguments.samples, length, seed)
+        bench = Bench(graph, lambda: model, lambda samples=samples: samples, lambda *told: None)
+        state = State(graph, bare, source=ModuleSource(model), measure=bench.measure, bench=bench)
+        chosen = Chosen(state, count)
+        for method in arguments.methods:
+            if (method, seed) in done:
+                continue
+            start, after = time.perf_counter(), state
+            for step in chosen.steps(method):
+                after, _ = step.run(after)
+            row = {
+                **setting,
+                "method": method,
+                "seed": seed,
+                "dense": dense,
+                "after": perplexity(model, after.plan, graph, windows),
+                "dropped": list(after.plan.dropped),
+                "parameters": parameters_after(after.plan, graph),
+                "seconds": round(time.perf_counter() - start, 1),
+            }
+            with arguments.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def rows(path: Path, setting: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Results so far; of one setting, where one is given."""
+    found = all_rows(path)
+    return [row for row in found if setting is None or all(row[k] == v for k, v in setting.items())]
+
+
+def page(found: list[dict[str, Any]]) -> str:
+    """docs/results-depth.md."""
+    lines = [
+        "# Results: depth",
+        "",
+        "Made by `benchmarks/quality_depth.py`. Rise of perplexity over the whole model's, mean and spread",
+        "(standard deviation) over calibration seeds, and the mean of its ratio to the rise of block",
+        f"influence with the same text. No training, save where it says `replace` ({_training()}).",
+        "",
+    ]
+    names = ("model", "kept", "of", "samples", "seq_len", "windows")
+    for setting in sorted({tuple(row[name] for name in names) for row in found}):
+        mine = [row for row in found if tuple(row[name] for name in names) == setting]
+        name, kept, of, samples, length, windows = setting
+        lines += [
+            f"## {name}: {kept} of {of} layers stay",
+            "",
+            f"Dense {mine[0]['dense']:.2f}. Calibrated on {samples} samples of {length} tokens, measured on "
+            f"{windows} windows of {length} tokens.",
+            "",
+            "| Method | rise | share of block influence's | seeds |",
+            "|---|---|---|---|",
+        ]
+        base = {row["seed"]: row["after"] - row["dense"] for row in mine if row["method"] == BASELINE}
+        for method in METHODS:
+            rises = {row["seed"]: row["after"] - row["dense"] for row in mine if row["method"] == method}
+            if rises:
+                shares = [rise / base[seed] for seed, rise in rises.items() if seed in base]
+                share = f"{statistics.mean(shares):.2f}" if shares else ""
+                lines.append(f"| {method} | {cell(list(rises.values()))} | {share} | {len(rises)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _training() -> str:
+    return ", ".join(f"{key} {value:g}" for key, value in TRAINING.items())
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model")
+    parser.add_argument("--calibrate", help="text file")
+    parser.add_argument("--measure", help="text file")
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS))
+    parser.add_argument("--keep", type=float, default=0.75, help="share of the layers that stays")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--seq-len", type=int, default=128)
+    parser.add_argument("--windows", type=int, default=None, help="at most so many windows to measure on")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "benchmarks" / "results" / "quality_depth.jsonl"
+    )
+    parser.add_argument("--page", action="store_true", help="write docs/results-depth.md from all results")
+    arguments = parser.parse_args()
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.model:
+        measure(arguments)
+    if arguments.page:
+        PAGE.write_text(page(rows(arguments.results)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
