@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SURGEON_SHARED", ROOT.parent / "shared" / "data"))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("SURGEON_CACHE", tempfile.mkdtemp(prefix="surgeon-tests-"))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

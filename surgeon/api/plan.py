@@ -7,11 +7,13 @@ from pathlib import Path
 
 from surgeon.api.load_recipe import load_recipe
 from surgeon.api.picture import picture_page
-from surgeon.api.planning import Planned, make_plan
+from surgeon.api.planning import Planned, kept_in, make_plan
 from surgeon.api.progress import Progress, silent
 from surgeon.api.run import named_model
-from surgeon.api.subject import ModelLike, Subject
+from surgeon.api.subject import DeviceMap, ModelLike, Subject
 from surgeon.api.texts import Text, calibration_samples
+from surgeon.api.together import together
+from surgeon.calibrate import Ranks
 from surgeon.io import check_file, write_page, write_plan
 from surgeon.plan import Plan, Report
 from surgeon.rebuild import arrange
@@ -29,6 +31,8 @@ def plan(
     texts: Sequence[Text] | None = None,
     overrides: Sequence[str] = (),
     device: str = "cpu",
+    device_map: DeviceMap | None = None,
+    cache: str | Path | None = None,
     progress: Progress = silent,
 ) -> Plan:
     """The Plan that `recipe` makes for `model`; `surgeon.apply` carries it out.
@@ -39,6 +43,9 @@ def plan(
         texts: calibration texts in place of the recipe's: files, or token ids.
         overrides: single values of the recipe to replace, as in ``steps.0.keep.fraction=0.5``.
         device: where to compute.
+        device_map: as transformers and accelerate take it, such as ``auto``, for a checkpoint that one device
+            does not hold; in place of `device`.
+        cache: folder where measurements are kept and found again; None keeps none.
         progress: told what is going on.
 
     Raises:
@@ -46,8 +53,10 @@ def plan(
         PlanError: a step refused.
     """
     read = load_recipe(recipe, overrides)
-    subject = Subject(model, device)
-    return make_plan(subject, read, calibration_samples(read, subject, texts), progress).plan
+    with together(device) as own:
+        subject = Subject(model, own, device_map)
+        samples = calibration_samples(read, subject, texts)
+        return make_plan(subject, read, samples, progress, kept_in(cache)).plan
 
 
 def plan_report(
@@ -58,6 +67,8 @@ def plan_report(
     html: str | Path | None = None,
     overrides: Sequence[str] = (),
     device: str = "cpu",
+    device_map: DeviceMap | None = None,
+    cache: str | Path | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Like `plan`, with the Report of what each step chose.
@@ -71,12 +82,14 @@ def plan_report(
         if file is not None:
             check_file(file)
     read = load_recipe(recipe, overrides)
-    subject = Subject(named_model(read, model), device)
-    planned = make_plan(subject, read, calibration_samples(read, subject), progress)
-    if out is not None:
-        write_plan(planned.plan, planned.traced.graph, out)
-    if html is not None:
-        write_page(_picture(planned), html)
+    with together(device) as own:
+        subject = Subject(named_model(read, model), own, device_map)
+        samples = calibration_samples(read, subject)
+        planned = make_plan(subject, read, samples, progress, kept_in(cache))
+        if out is not None and Ranks.now().first:
+            write_plan(planned.plan, planned.traced.graph, out)
+        if html is not None and Ranks.now().first:
+            write_page(_picture(planned), html)
     return planned.report
 
 

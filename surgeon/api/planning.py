@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from surgeon.api.progress import Progress
 from surgeon.api.subject import Subject
-from surgeon.calibrate import Bench, Samples
+from surgeon.calibrate import Bench, Memory, Samples, Store
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph
+from surgeon.io.statistics_cache import StatisticsCache
 from surgeon.operations import Operation, State
 from surgeon.passes import GraphPass
 from surgeon.plan import (
@@ -42,7 +44,7 @@ from surgeon.rebuild import (
 from surgeon.recipe import Export, Recipe, check_recipe
 from surgeon.trace import trace_module
 
-__all__ = ["Planned", "Traced", "cost_of", "make_plan", "traced"]
+__all__ = ["Planned", "Traced", "cost_of", "kept_in", "make_plan", "traced"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,11 @@ def traced(subject: Subject, progress: Progress, export: Export) -> Traced:
 
 
 def make_plan(
-    subject: Subject, recipe: Recipe, samples: Callable[[], Samples] | None, progress: Progress
+    subject: Subject,
+    recipe: Recipe,
+    samples: Callable[[], Samples] | None,
+    progress: Progress,
+    store: Store | None = None,
 ) -> Planned:
     """Carry out the steps of `recipe` as far as a Plan.
 
@@ -100,6 +106,7 @@ def make_plan(
         recipe: what to do.
         samples: reads the calibration samples when first needed; None where there is no text.
         progress: told what is going on.
+        store: where measurements are kept and found again.
 
     Raises:
         RecipeError: a step does not fit the model.
@@ -114,7 +121,8 @@ def make_plan(
     if subject.add_biases([name for step in operations for name in step.biases(known.graph)]):
         known = traced(subject, progress, recipe.export)
     reads = any(isinstance(step, Operation) and step.reads_weights for step in recipe.steps)
-    bench = None if samples is None else Bench(known.graph, lambda: subject.wide, samples, progress)
+    memory = None if store is None else Memory(store, subject.identity, subject.device)
+    bench = None if samples is None else Bench(known.graph, lambda: subject.wide, samples, progress, memory)
     state = State(
         graph=known.graph,
         plan=Plan(known.graph.model_type, fingerprint=subject.fingerprint() if reads else None),
@@ -133,6 +141,15 @@ def make_plan(
             state, record = step.run(state)
         records.append(record)
     return Planned(state.plan, known, _report(subject, recipe, known, state.plan, before, tuple(records)))
+
+
+def kept_in(cache: str | Path | None) -> Store | None:
+    """The Store in the folder `cache`, made where it is not there.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    return None if cache is None else StatisticsCache(cache)
 
 
 def cost_of(plan: Plan, graph: Graph, dtype: torch.dtype) -> Cost:

@@ -10,11 +10,13 @@ import torch
 from surgeon.api.evaluate import protocol_for
 from surgeon.api.load_recipe import load_recipe
 from surgeon.api.measuring import HeldOut
-from surgeon.api.planning import make_plan
+from surgeon.api.planning import kept_in, make_plan
 from surgeon.api.progress import Progress, silent
 from surgeon.api.publishing import Writing, publish
-from surgeon.api.subject import ModelLike, Subject
+from surgeon.api.subject import DeviceMap, ModelLike, Subject
 from surgeon.api.texts import Text, calibration_samples, evaluation_ids
+from surgeon.api.together import together
+from surgeon.calibrate import Ranks
 from surgeon.errors import InputError
 from surgeon.io import check_output
 from surgeon.plan import Report
@@ -31,6 +33,8 @@ def run(
     texts: Sequence[Text] | None = None,
     overrides: Sequence[str] = (),
     device: str = "cpu",
+    device_map: DeviceMap | None = None,
+    cache: str | Path | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Plan, cut, prove, publish. The output folder appears whole, or not at all.
@@ -42,6 +46,9 @@ def run(
         texts: calibration texts in place of the recipe's: files, or token ids.
         overrides: single values of the recipe to replace, as in ``steps.0.keep.fraction=0.5``.
         device: where to compute.
+        device_map: as transformers and accelerate take it, such as ``auto``, for a checkpoint that one device
+            does not hold; in place of `device`.
+        cache: folder where measurements are kept and found again; None keeps none.
         progress: told what is going on.
 
     Raises:
@@ -53,10 +60,14 @@ def run(
     if out is None:
         raise InputError("no output folder was given", hint="out='…', or --out on the command line")
     read = load_recipe(recipe, overrides)
-    subject = Subject(named_model(read, model), device)
-    target = check_output(out, None if subject.checkpoint is None else subject.checkpoint.folder)
-    held_out = _held_out(read, subject)
-    planned = make_plan(subject, read, calibration_samples(read, subject, texts), progress)
+    with together(device) as own:
+        subject = Subject(named_model(read, model), own, device_map)
+        first = Ranks.now().first
+        source = None if subject.checkpoint is None else subject.checkpoint.folder
+        target = check_output(out, source) if first else Path(out)
+        held_out = _held_out(read, subject)
+        samples = calibration_samples(read, subject, texts)
+        planned = make_plan(subject, read, samples, progress, kept_in(cache))
     writing = Writing(
         out=target,
         dtype=getattr(torch, read.export.dtype) if read.export.dtype else None,
@@ -64,6 +75,8 @@ def run(
         recipe=read.dump(),
         held_out=held_out,
     )
+    if not first:
+        return planned.report
     return publish(subject, planned.plan, planned.traced, planned.report, writing, progress)
 
 

@@ -7,7 +7,8 @@ structure needs no weights; its weights are loaded when first asked for.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from surgeon.calibrate import digest
 from surgeon.errors import InputError
 from surgeon.io import Checkpoint
 from surgeon.plan.report import LedgerRow
@@ -23,7 +25,10 @@ from surgeon.rebuild import config_of, skeleton
 from surgeon.rebuild.bias_slots import BiasSlots, bias_slots, with_bias_slots
 from surgeon.rebuild.rehome import rehome, rehomed_config
 
-__all__ = ["ModelLike", "Subject", "in_dtype", "widened"]
+__all__ = ["DeviceMap", "ModelLike", "Subject", "in_dtype", "widened"]
+
+DeviceMap = str | Mapping[str, str | int]
+"""Which module goes on which device, as transformers takes it: ``auto``, or devices by module path."""
 
 ModelLike = nn.Module | PreTrainedConfig | str | Path
 
@@ -31,10 +36,14 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 class Subject:
-    """One model in whatever form it was handed in; checkpoints are loaded onto `device`."""
+    """One model in whatever form it was handed in; checkpoints are loaded onto `device`.
 
-    def __init__(self, model: ModelLike, device: str = "cpu") -> None:
+    With a `device_map`, they are laid over several devices instead, as accelerate does it.
+    """
+
+    def __init__(self, model: ModelLike, device: str = "cpu", device_map: DeviceMap | None = None) -> None:
         self.device = device
+        self.device_map = device_map
         self.checkpoint: Checkpoint | None = None
         self._module: nn.Module | None = None
         self._config: PreTrainedConfig | None = None
@@ -92,6 +101,11 @@ class Subject:
         return slots.added != earlier
 
     @property
+    def changed(self) -> bool:
+        """Whether it is no longer what was handed in: of another family, or with more biases."""
+        return self._home is not None or self._slots is not None
+
+    @property
     def ledger(self) -> tuple[LedgerRow, ...]:
         """What was changed of the config before anything was cut: its family, and room for biases."""
         fields = () if self._slots is None else self._slots.fields
@@ -116,6 +130,11 @@ class Subject:
             InputError: there is only a config.
             CheckpointError: the weights are absent, broken, or do not fit the config.
         """
+        if self.device_map is not None and (self._home is not None or self._slots is not None):
+            raise InputError(
+                "a model that lies on several devices cannot be rehomed or given biases",
+                hint="--device in place of --device-map, or neither rehome nor a repair that needs biases",
+            )
         return self._housed(self.original)
 
     @cached_property
@@ -147,12 +166,16 @@ class Subject:
                 hint="give a module with weights, or the folder of a checkpoint",
             )
         self.checkpoint = self.checkpoint.with_weights()
-        return self.checkpoint.load_module(device=self.device)
+        return self.checkpoint.load_module(device=self.device, device_map=self.device_map)
 
     @cached_property
     def wide(self) -> PreTrainedModel:
         """The module in float32 where its weights are in half precision: to measure on."""
-        return widened(self.module)
+        if self.device_map is None or self.checkpoint is None:
+            return widened(self.module)
+        if self.dtype not in HALVES:
+            return self.module
+        return self.checkpoint.load_module(torch.float32, device_map=self.device_map)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -160,6 +183,23 @@ class Subject:
         if self._module is not None:
             return next(self._module.parameters()).dtype
         return next(self.structure.parameters()).dtype
+
+    def identity(self) -> str:
+        """All that makes the model what it is, in words: for what is kept of it between runs.
+
+        Of a checkpoint beside its fingerprint the size and time of every file of weights; a module in memory
+        is hashed whole.
+        """
+        fields = {"home": self.config.model_type, "dtype": str(self.dtype), "map": repr(self.device_map)}
+        fields["biases"] = repr(None if self._slots is None else self._slots.added)
+        if self.checkpoint is not None:
+            self.checkpoint = self.checkpoint.with_weights()
+            fields["fingerprint"] = str(self.fingerprint())
+            fields["files"] = repr(self.checkpoint.weight_files())
+        else:
+            own = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+            fields["tensors"], fields["config"] = digest(own), self.config.to_json_string(use_diff=False)
+        return json.dumps(fields, sort_keys=True)
 
     def fingerprint(self) -> str | None:
         """What identifies a checkpoint on this machine; None for a module or a config."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+from surgeon.calibrate.summing import Summing
 
 __all__ = ["AbsoluteGradient"]
 
@@ -31,10 +30,10 @@ class AbsoluteGradient(Statistic):
         return _MeanAbsolute(run.samples)
 
 
-class _MeanAbsolute(Collector):
+class _MeanAbsolute(Summing):
     def __init__(self, samples: int) -> None:
+        super().__init__()
         self.samples = samples
-        self.sums: dict[str, Tensor] = {}
 
     def observe(self, observation: Observation) -> None:
         for name, gradient in observation.gradients.items():
@@ -42,6 +41,3 @@ class _MeanAbsolute(Collector):
             if name not in self.sums:
                 self.sums[name] = torch.zeros_like(wide)
             self.sums[name].add_(wide, alpha=1 / self.samples)
-
-    def result(self) -> Mapping[str, Tensor]:
-        return self.sums

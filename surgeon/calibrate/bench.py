@@ -7,7 +7,7 @@ Plan that is only tried. Nothing is loaded or read before it is asked for. Not h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -15,9 +15,12 @@ import torch
 from torch import nn
 
 from surgeon.calibrate.gather import gather
+from surgeon.calibrate.memory import Memory
 from surgeon.calibrate.packing import Samples
+from surgeon.calibrate.ranks import Ranks
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Statistic
+from surgeon.calibrate.store import PartialRun
 from surgeon.graph import Graph
 from surgeon.plan import Plan
 from surgeon.rebuild import MaskedView, masked
@@ -28,14 +31,32 @@ Told = Callable[[str, int, int | None], None]
 """Told a stage in words, what is done of it, and how much there is."""
 
 
+_TOKENS = 1024
+"""Tokens of one batch of a run; the logits of a large vocabulary are its largest tensor."""
+
+
 class Bench:
-    """Runs one model on its calibration samples, as it is under a Plan."""
+    """Runs one model on its calibration samples, as it is under a Plan.
+
+    Args:
+        graph: the model's Graph.
+        module: gives the model with its weights.
+        samples: gives the calibration samples.
+        told: told what is being done.
+        memory: where measurements of this model are kept; None keeps none.
+    """
 
     def __init__(
-        self, graph: Graph, module: Callable[[], nn.Module], samples: Callable[[], Samples], told: Told
+        self,
+        graph: Graph,
+        module: Callable[[], nn.Module],
+        samples: Callable[[], Samples],
+        told: Told,
+        memory: Memory | None = None,
     ) -> None:
         self.graph = graph
         self.told = told
+        self.memory = memory
         self._module = module
         self._samples = samples
 
@@ -66,12 +87,24 @@ class Bench:
                 part.training = mode
 
     def measure(self, plan: Plan, wanted: frozenset[Statistic]) -> Statistics:
-        """The Statistics `wanted` of the model under `plan`, in one run over the samples."""
-        stage = f"measure {', '.join(sorted(key.statistic for key in wanted))}"
+        """The Statistics `wanted` of the model under `plan`: remembered, or in one run over the samples."""
+        keys = tuple(sorted(wanted, key=repr))
+        if self.memory is None:
+            return self._gathered(plan, keys, None)
+        return self.memory.measured(
+            keys, self.samples, plan, lambda missing, partial: self._gathered(plan, missing, partial)
+        )
+
+    def _gathered(self, plan: Plan, keys: Collection[Statistic], partial: PartialRun | None) -> Statistics:
+        stage = f"measure {', '.join(sorted({key.statistic for key in keys}))}"
+        backward = any(key.gradients for key in keys)
         return gather(
             self.module,
             self.samples,
-            wanted,
+            keys,
             view=self.view(plan) if plan.edits else None,
+            batch_size=1 if backward else max(1, _TOKENS // self.samples.ids.shape[1]),
             progress=lambda done, total: self.told(stage, done, total),
+            partial=partial,
+            ranks=Ranks.now(),
         )

@@ -74,6 +74,13 @@ class _Similarity(Collector):
         self.count += self._tokens(self.states[0]).shape[:-1].numel()
         self.states = {}
 
+    def state(self) -> Mapping[str, Tensor]:
+        return {"sums": self.sums, "count": torch.tensor(self.count)}
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        self.sums = self.sums + state["sums"]
+        self.count += int(state["count"])
+
     def result(self) -> Mapping[str, Tensor]:
         return {self.key.blocks[place]: total / self.count for place, total in enumerate(self.sums)}
 

@@ -63,6 +63,13 @@ class _Load(Collector):
             return {name: torch.where(value.isfinite(), value, 0.0) for name, value in self.found.items()}
         return self.found
 
+    def state(self) -> Mapping[str, Tensor]:
+        return self.found
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        together = torch.maximum if self.load == "peak" else torch.add
+        self.found = {name: together(total, state[name]) for name, total in self.found.items()}
+
     def _see(self, seen: Gated) -> None:
         total = self.found[seen.outlet]
         if self.load == "peak":

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from surgeon.calibrate.experts import Experts, experts_of
 from surgeon.calibrate.gated import Gated
-from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+from surgeon.calibrate.statistic import Collector, Run, Statistic, statistics
+from surgeon.calibrate.summing import Summing
 from surgeon.graph import Graph, Group
 
 __all__ = ["ExpertMoment"]
@@ -39,26 +40,27 @@ class ExpertMoment(Statistic):
         return _Moments(self, run)
 
 
-class _Moments(Collector):
+class _Moments(Summing):
     def __init__(self, key: ExpertMoment, run: Run) -> None:
-        self.found: dict[str, Tensor] = {}
-        self.dims: dict[str, int] = {}
+        super().__init__()
         for experts in key.experts:
             run.taps.follow(experts.outlet, experts.inlets, self._see)
 
-    def observe(self, observation: Observation) -> None:
-        return
-
     def result(self) -> Mapping[str, Tensor]:
-        return {name: total.unsqueeze(3 - self.dims[name]) for name, total in self.found.items()}
+        """Laid along the contracted dim."""
+        found = {}
+        for key, total in self.sums.items():
+            dim, _, name = key.partition("/")
+            found[name] = total.unsqueeze(3 - int(dim))
+        return found
 
     def _see(self, seen: Gated) -> None:
         for name, rows_NF in seen.rows.items():
-            if name not in self.found:
-                self.dims[name] = seen.dims[name]
+            key = f"{seen.dims[name]}/{name}"
+            if key not in self.sums:
                 shape = (seen.slices, rows_NF.shape[-1])
-                self.found[name] = torch.zeros(shape, dtype=torch.float64, device=rows_NF.device)
+                self.sums[key] = torch.zeros(shape, dtype=torch.float64, device=rows_NF.device)
             weighted = rows_NF.to(torch.promote_types(rows_NF.dtype, torch.float32))
             if seen.gates_N is not None:
                 weighted = weighted * seen.gates_N[:, None]
-            self.found[name].index_add_(0, seen.slice_N, weighted.double().square_())
+            self.sums[key].index_add_(0, seen.slice_N, weighted.double().square_())

@@ -34,6 +34,7 @@ class Fluctuation(Statistic):
 
     statistic: ClassVar[str] = "fluctuation"
     per_sample: ClassVar[bool] = True
+    in_order: ClassVar[bool] = True
     part: Literal["baseline", "fluctuation", "scaler"] = "fluctuation"
     params: tuple[str, ...] | None = None
     """Matrices to watch; None for all."""
@@ -60,6 +61,18 @@ class _Released(Collector):
 
     def result(self) -> Mapping[str, Tensor]:
         return self.baseline if self.part == "baseline" else self.value
+
+    def state(self) -> Mapping[str, Tensor]:
+        counts = {name: torch.tensor(count) for name, count in self.sequences.items()}
+        kept = (("sequences", counts), ("baseline", self.baseline), ("value", self.value))
+        return {f"{part}/{name}": value for part, found in kept for name, value in found.items()}
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        if self.sequences:
+            raise SurgeonError("two running means of FLAP's released code cannot be merged")
+        for key, value in state.items():
+            part, _, name = key.partition("/")
+            getattr(self, part)[name] = int(value) if part == "sequences" else value
 
     def _see(self, seen: Entering) -> None:
         if seen.slices is not None:

@@ -9,7 +9,7 @@ Statistic), where samples come from.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.calibrate.packing import Samples
+from surgeon.calibrate.ranks import Ranks
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic
+from surgeon.calibrate.store import PartialRun
 from surgeon.calibrate.taps import Taps
 from surgeon.errors import InputError, SurgeonError
 
@@ -37,6 +39,8 @@ def gather(
     view: Callable[..., Any] | None = None,
     batch_size: int = 1,
     progress: Progress | None = None,
+    partial: PartialRun | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
 ) -> Statistics:
     """Measure `wanted` on `samples`, all in one run.
 
@@ -47,6 +51,10 @@ def gather(
         view: called in place of `module`, with the same arguments: a masked view of it.
         batch_size: samples at a time; a Statistic that needs single samples sets it to 1.
         progress: told after each batch.
+        partial: where an unfinished run is taken up and put aside; a run with a Statistic that cannot be
+            put aside starts over.
+        ranks: the processes that share the samples; all end with the same. With a Statistic that cannot
+            be shared out, each reads all of them.
 
     Raises:
         InputError: nothing in `samples` is predicted.
@@ -58,23 +66,60 @@ def gather(
     run = Run(module, len(samples), samples.predicted, Taps(module))
     if run.tokens == 0:
         raise InputError("the calibration samples hold no token to predict", hint="longer samples")
-    collectors = [key.collector(run) for key in keys]
-    size = 1 if any(key.per_sample for key in keys) else batch_size
+    collectors = tuple(key.collector(run) for key in keys)
+    whole = all(collector.state() is not None for collector in collectors)
+    shared = whole and ranks.size > 1 and not any(key.in_order for key in keys)
+    batches = tuple(samples.unpadded(1 if any(key.per_sample for key in keys) else batch_size))
+    reading = _Reading(
+        run, collectors, ranks.share(batches) if shared else batches, partial if whole else None
+    )
     call = _Call(module, view or module, any(key.gradients for key in keys))
-    loss, done = 0.0, 0
-    with _attached(collectors, run.taps), call.prepared():
-        for batch in samples.unpadded(size):
-            run.taps.begin(batch)
-            for collector in collectors:
-                collector.begin(batch)
-            seen = call.observe(batch, done)
-            for collector in collectors:
-                collector.observe(seen)
-            loss, done = loss + seen.loss * seen.tokens / run.tokens, done + len(batch)
-            if progress is not None:
-                progress(done, run.samples)
+    loss = reading.run_all(call, progress)
+    if shared:
+        loss, collectors = ranks.total(loss), _joined(keys, collectors, run, ranks)
     results = {key: collector.result() for key, collector in zip(keys, collectors, strict=True)}
     return Statistics(results, run.samples, run.tokens, loss)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """One process's way through its batches."""
+
+    run: Run
+    collectors: tuple[Collector, ...]
+    batches: tuple[Samples, ...]
+    partial: PartialRun | None
+
+    def run_all(self, call: _Call, progress: Progress | None) -> float:
+        """Send the batches through, from where an earlier run was put aside; their share of the loss."""
+        begin, loss = (0, 0.0) if self.partial is None else self.partial.resume(self.collectors)
+        done, total = sum(map(len, self.batches[:begin])), sum(map(len, self.batches))
+        with _attached(self.collectors, self.run.taps), call.prepared():
+            for place, batch in enumerate(self.batches[begin:], begin + 1):
+                self.run.taps.begin(batch)
+                for collector in self.collectors:
+                    collector.begin(batch)
+                seen = call.observe(batch, done)
+                for collector in self.collectors:
+                    collector.observe(seen)
+                loss, done = loss + seen.loss * seen.tokens / self.run.tokens, done + len(batch)
+                if self.partial is not None:
+                    self.partial.put_aside(self.collectors, place, loss)
+                if progress is not None:
+                    progress(done, total)
+        return loss
+
+
+def _joined(
+    keys: Sequence[Statistic], collectors: Sequence[Collector], run: Run, ranks: Ranks
+) -> tuple[Collector, ...]:
+    """Collectors of what all ranks have seen."""
+    fresh = Run(run.module, run.samples, run.tokens, Taps(run.module))
+    joined = tuple(key.collector(fresh) for key in keys)
+    for whole, own in zip(joined, collectors, strict=True):
+        for state in ranks.each(own.state() or {}):
+            whole.merge(state)
+    return joined
 
 
 def next_token_loss(logits: Tensor, batch: Samples) -> Tensor:
@@ -154,7 +199,7 @@ class _Call:
 
 
 @contextmanager
-def _attached(collectors: list[Collector], taps: Taps) -> Iterator[None]:
+def _attached(collectors: Sequence[Collector], taps: Taps) -> Iterator[None]:
     with ExitStack() as stack:
         for source in (*collectors, taps):
             for handle in source.attach():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+from surgeon.calibrate.summing import Summing
 
 __all__ = ["Gradient"]
 
@@ -32,10 +31,10 @@ class Gradient(Statistic):
         return _Mean(run.tokens)
 
 
-class _Mean(Collector):
+class _Mean(Summing):
     def __init__(self, tokens: int) -> None:
+        super().__init__()
         self.tokens = tokens
-        self.sums: dict[str, Tensor] = {}
 
     def observe(self, observation: Observation) -> None:
         share = observation.tokens / self.tokens
@@ -44,6 +43,3 @@ class _Mean(Collector):
             if name not in self.sums:
                 self.sums[name] = torch.zeros_like(gradient, dtype=wide)
             self.sums[name].add_(gradient.to(wide), alpha=share)
-
-    def result(self) -> Mapping[str, Tensor]:
-        return self.sums

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from surgeon.calibrate.consumers import consumer_params
 from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+from surgeon.calibrate.summing import Summing
 from surgeon.calibrate.taps import Entering
 from surgeon.graph import Graph, Group
 
@@ -18,6 +19,9 @@ __all__ = ["Gram", "block_gram"]
 
 _BLOCK = 4096
 """Rows of one product; longer ones would lose digits of float32."""
+
+_PANEL = 1024
+"""Features of one product: what lies on one side of the diagonal is left out, panel by panel."""
 
 
 @statistics.register("gram")
@@ -47,54 +51,80 @@ class Gram(Statistic):
 
 def block_gram(rows_NF: Tensor, other_NG: Tensor | None = None) -> Tensor:
     """``X^T Y`` (or ``X^T X``) in float64, from products in float32 or wider of at most 4096 rows."""
+    if other_NG is None:
+        features = rows_NF.shape[1]
+        return _mirrored(
+            _add_up(rows_NF.new_zeros(features, features, dtype=torch.float64), _panels(rows_NF))
+        )
     wide = torch.promote_types(rows_NF.dtype, torch.float32)
-    total: Tensor | None = None
+    total = rows_NF.new_zeros(rows_NF.shape[1], other_NG.shape[1], dtype=torch.float64)
     for start in range(0, len(rows_NF), _BLOCK):
-        x = rows_NF[start : start + _BLOCK].to(wide)
-        y = x if other_NG is None else other_NG[start : start + _BLOCK].to(wide)
-        product = (x.T @ y).double()
-        total = product if total is None else total.add_(product)
-    if total is None:
-        columns = (rows_NF if other_NG is None else other_NG).shape[1]
-        return torch.zeros(rows_NF.shape[1], columns, dtype=torch.float64, device=rows_NF.device)
+        x, y = (part[start : start + _BLOCK].to(wide) for part in (rows_NF, other_NG))
+        total += x.T @ y
     return total
 
 
-class _Grams(Collector):
+def _panels(rows_NF: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """``X^T X`` in float32 or wider, some features at a time, and of what follows them only."""
+    wide = rows_NF.to(torch.promote_types(rows_NF.dtype, torch.float32))
+    for start in range(0, len(wide), _BLOCK):
+        x = wide[start : start + _BLOCK]
+        for first in range(0, x.shape[1], _PANEL):
+            yield first, x[:, first : first + _PANEL].T @ x[:, first:]
+
+
+def _add_up(total: Tensor, panels: Iterable[tuple[int, Tensor]]) -> Tensor:
+    for first, panel in panels:
+        total[first : first + _PANEL, first:] += panel
+    return total
+
+
+def _mirrored(upper: Tensor) -> Tensor:
+    """A symmetric matrix from what is not below its diagonal; [..., features, features]."""
+    return upper.triu() + upper.triu(1).transpose(-1, -2)
+
+
+class _Grams(Summing):
     def __init__(self, key: Gram, run: Run) -> None:
+        super().__init__()
         self.constant = key.constant
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, Tensor] = {}
-        self.stacked: dict[str, bool] = {}
-        self.last: tuple[Tensor, Tensor] | None = None
+        self.last: tuple[Tensor, tuple[tuple[int, Tensor], ...]] | None = None
         run.taps.subscribe(key.params, self._see)
 
     def observe(self, observation: Observation) -> None:
         self.last = None
 
     def result(self) -> Mapping[str, Tensor]:
-        means = {name: total / self.counts[name].clamp(min=1) for name, total in self.sums.items()}
-        return {name: mean if self.stacked[name] else mean[0] for name, mean in means.items()}
+        found = {}
+        for key, total in self.sums.items():
+            part, _, name = key.partition("/")
+            if part != "rows":
+                mean = _mirrored(total) / self.sums[f"rows/{name}"].clamp(min=1)
+                found[name] = mean if part == "stack" else mean[0]
+        return found
 
     def _see(self, seen: Entering) -> None:
+        total, rows = self._sums(seen)
         if seen.slice_N is None:
             if self.last is None or self.last[0] is not seen.rows_NF:
-                self.last = (seen.rows_NF, block_gram(self._with_constant(seen.rows_NF)))
-            self._add(seen, 0, self.last[1], len(seen.rows_NF))
+                self.last = (seen.rows_NF, tuple(_panels(self._with_constant(seen.rows_NF))))
+            _add_up(total[0], self.last[1])
+            rows += len(seen.rows_NF)
             return
         for index in seen.slice_N.unique().tolist():
             rows_NF = self._with_constant(seen.rows_NF[seen.slice_N == index])
-            self._add(seen, index, block_gram(rows_NF), len(rows_NF))
+            _add_up(total[index], _panels(rows_NF))
+            rows[index] += len(rows_NF)
 
-    def _add(self, seen: Entering, index: int, gram: Tensor, rows: int) -> None:
-        name = seen.param
-        if name not in self.sums:
-            slices = seen.slices or 1
-            self.sums[name] = torch.zeros(slices, *gram.shape, dtype=torch.float64, device=gram.device)
-            self.counts[name] = torch.zeros(slices, 1, 1, dtype=torch.float64, device=gram.device)
-            self.stacked[name] = seen.slices is not None
-        self.sums[name][index] += gram
-        self.counts[name][index] += rows
+    def _sums(self, seen: Entering) -> tuple[Tensor, Tensor]:
+        """The running sum [slices, features, features] and the counts [slices, 1, 1] of a matrix."""
+        key = f"{'one' if seen.slices is None else 'stack'}/{seen.param}"
+        if key not in self.sums:
+            slices, features = seen.slices or 1, seen.rows_NF.shape[1] + self.constant
+            like = {"dtype": torch.float64, "device": seen.rows_NF.device}
+            self.sums[key] = torch.zeros(slices, features, features, **like)  # right of the diagonal
+            self.sums[f"rows/{seen.param}"] = torch.zeros(slices, 1, 1, **like)
+        return self.sums[key], self.sums[f"rows/{seen.param}"]
 
     def _with_constant(self, rows_NF: Tensor) -> Tensor:
         return torch.cat([rows_NF, rows_NF.new_ones(len(rows_NF), 1)], 1) if self.constant else rows_NF

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -45,59 +45,129 @@ class InputMoment(Statistic):
 
 
 class _Moments(Collector):
+    """One moment; all of the same matrices in one run read one `_Shared`, which the first one owns."""
+
     def __init__(self, key: InputMoment, run: Run) -> None:
         self.moment: Moment = key.moment
-        self.found: dict[str, _Running] = {}
-        run.taps.subscribe(key.params, self._see)
+        common = (InputMoment, key.params)
+        self.owner = common not in run.common
+        self.shared: _Shared = run.common.setdefault(common, _Shared())
+        self.shared.wanted.add(key.moment)
+        if self.owner:
+            run.taps.subscribe(key.params, self.shared.see)
 
     def observe(self, observation: Observation) -> None:
-        return
+        self.shared.last = None
 
     def result(self) -> Mapping[str, Tensor]:
-        return {name: running.value(self.moment) for name, running in self.found.items()}
+        return {name: running.value(self.moment) for name, running in self.shared.found.items()}
 
-    def _see(self, seen: Entering) -> None:
+    def state(self) -> Mapping[str, Tensor]:
+        found = self.shared.found if self.owner else {}
+        return {f"{part}/{name}": t for name, running in found.items() for part, t in running.state().items()}
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            part, _, name = key.partition("/")
+            parts.setdefault(name, {})[part] = value
+        for name, other in parts.items():
+            if name in self.shared.found:
+                self.shared.found[name].merge(other)
+            else:
+                self.shared.found[name] = _Running(**other)
+
+
+class _Shared:
+    """What entered some matrices, by their names."""
+
+    def __init__(self) -> None:
+        self.wanted: set[Moment] = set()
+        self.found: dict[str, _Running] = {}
+        self.last: tuple[Tensor, _Part] | None = None
+
+    def see(self, seen: Entering) -> None:
+        """Take in rows that entered a matrix; rows that enter several are reduced once."""
         slices = seen.slices or 1
         if seen.param not in self.found:
-            self.found[seen.param] = _Running(slices, seen)
+            self.found[seen.param] = _Running.zeros(slices, seen)
         running = self.found[seen.param]
         if seen.slice_N is None:
-            running.add(0, seen.rows_NF, self.moment)
+            if self.last is None or self.last[0] is not seen.rows_NF:
+                self.last = (seen.rows_NF, _Part.of(seen.rows_NF, self.wanted))
+            running.add(0, self.last[1])
             return
         for index in seen.slice_N.unique().tolist():
-            running.add(index, seen.rows_NF[seen.slice_N == index], self.moment)
+            running.add(index, _Part.of(seen.rows_NF[seen.slice_N == index], self.wanted))
 
 
-class _Running:
-    """Count, first moment and sum of squared deviations of every slice, merged batch by batch."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some rows: how many, and by feature their mean, sum of squared deviations from it, mean size."""
 
-    def __init__(self, slices: int, seen: Entering) -> None:
-        shape = (slices, seen.rows_NF.shape[-1])
-        self.stacked = seen.slices is not None
-        device = seen.rows_NF.device
-        self.count = torch.zeros(slices, 1, dtype=torch.float64, device=device)
-        self.first = torch.zeros(shape, dtype=torch.float64, device=device)
-        self.deviation = torch.zeros(shape, dtype=torch.float64, device=device)
+    rows: int
+    mean: Tensor | None = None
+    deviation: Tensor | None = None
+    size: Tensor | None = None
 
-    def add(self, index: int, rows_NF: Tensor, moment: Moment) -> None:
-        """Merge the rows of one slice."""
-        n = len(rows_NF)
-        before = self.count[index].clone()
-        self.count[index] += n
-        if moment == "count":
-            return
+    @classmethod
+    def of(cls, rows_NF: Tensor, wanted: set[Moment]) -> _Part:
+        """Reduced in float32 or wider, as far as `wanted` asks."""
         wide = rows_NF.to(torch.promote_types(rows_NF.dtype, torch.float32))
-        if moment == "mean_abs":
-            self.first[index] += (wide.abs().mean(0).double() - self.first[index]) * (n / self.count[index])
-            return
-        if moment == "mean":
-            mean, variance = wide.mean(0), None
-        else:
-            variance, mean = torch.var_mean(wide, 0, correction=0)
-        step = mean.double() - self.first[index]
-        self.first[index] += step * (n / self.count[index])
-        if variance is not None:
-            self.deviation[index] += variance.double() * n + step.square() * before * n / self.count[index]
+        mean = deviation = size = None
+        if wanted & {"mean", "variance", "second"}:
+            mean = wide.mean(0)
+        if mean is not None and wanted & {"variance", "second"}:
+            deviation = (wide - mean).square_().sum(0).double()
+        if "mean_abs" in wanted:
+            size = wide.abs().mean(0).double()
+        return cls(len(rows_NF), None if mean is None else mean.double(), deviation, size)
+
+
+@dataclass(eq=False)
+class _Running:
+    """Count [slices, 1], and [slices, features] mean, sum of squared deviations and mean size; float64."""
+
+    count: Tensor
+    mean: Tensor
+    deviation: Tensor
+    size: Tensor
+    stacked: Tensor
+
+    @classmethod
+    def zeros(cls, slices: int, seen: Entering) -> _Running:
+        """Before the first rows."""
+        like = {"dtype": torch.float64, "device": seen.rows_NF.device}
+        shape = (slices, seen.rows_NF.shape[-1])
+        empty = (torch.zeros(shape, **like) for _ in range(3))
+        return cls(torch.zeros(slices, 1, **like), *empty, torch.tensor(seen.slices is not None))
+
+    def add(self, index: int, part: _Part) -> None:
+        """Merge the rows of one slice."""
+        n, before = part.rows, self.count[index].clone()
+        self.count[index] += n
+        share = n / self.count[index]
+        if part.mean is not None:
+            step = part.mean - self.mean[index]
+            self.mean[index] += step * share
+            if part.deviation is not None:
+                self.deviation[index] += part.deviation + step.square() * before * share
+        if part.size is not None:
+            self.size[index] += (part.size - self.size[index]) * share
+
+    def state(self) -> Mapping[str, Tensor]:
+        """All of it, by name."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    def merge(self, other: Mapping[str, Tensor]) -> None:
+        """Take in the state of another one."""
+        before = self.count
+        self.count = before + other["count"]
+        share = other["count"] / self.count.clamp(min=1)
+        step = other["mean"] - self.mean
+        self.mean = self.mean + step * share
+        self.deviation = self.deviation + other["deviation"] + step.square() * before * share
+        self.size = self.size + (other["size"] - self.size) * share
 
     def value(self, moment: Moment) -> Tensor:
         """The moment, [slices, features], or [features] where there are no slices."""
@@ -105,10 +175,12 @@ class _Running:
         match moment:
             case "count":
                 found = self.count[:, 0]
-            case "mean" | "mean_abs":
-                found = self.first
+            case "mean":
+                found = self.mean
+            case "mean_abs":
+                found = self.size
             case "variance":
                 found = variance
             case "second":
-                found = variance + self.first.square()
-        return found if self.stacked else found[0]
+                found = variance + self.mean.square()
+        return found if bool(self.stacked) else found[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -22,10 +23,14 @@ __all__ = ["Samples", "pack", "rows", "shares"]
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Calibration samples: `ids` [samples, seq_len] int64, `mask` [samples, seq_len] bool, True is text."""
+    """Calibration samples: `ids` [samples, seq_len] int64, `mask` [samples, seq_len] bool, True is text.
+
+    `domains`: of each sample the name of the text that it comes from; empty where nobody said.
+    """
 
     ids: Tensor
     mask: Tensor
+    domains: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -43,41 +48,53 @@ class Samples:
     def batches(self, size: int) -> Iterator[Samples]:
         """The samples in order, `size` at a time."""
         for start in range(0, len(self), size):
-            yield Samples(self.ids[start : start + size], self.mask[start : start + size])
+            part = slice(start, start + size)
+            yield Samples(self.ids[part], self.mask[part], self.domains[part])
 
     def unpadded(self, size: int) -> Iterator[Samples]:
         """The samples in order without padding: up to `size` neighbours of equal length at a time.
 
-        A sample whose text has a gap, so that padding cannot be cut off, comes alone and as it is.
+        All of a batch are of one domain. A sample whose text has a gap, so that padding cannot be cut off,
+        comes alone and as it is.
         """
         pending: list[Tensor] = []
-        for ids, mask in zip(self.ids, self.mask, strict=True):
+        domain, domains = "", self.domains or ("",) * len(self)
+        for ids, mask, own in zip(self.ids, self.mask, domains, strict=True):
             places = mask.nonzero().flatten()
             if not len(places):
                 continue
             first, last = int(places[0]), int(places[-1]) + 1
             gap = last - first > len(places)
-            if pending and (gap or len(pending) == size or len(pending[0]) != last - first):
-                yield _dense(pending)
+            apart = gap or own != domain or len(pending) == size
+            if pending and (apart or len(pending[0]) != last - first):
+                yield _dense(pending, domain)
                 pending = []
+            domain = own
             if gap:
-                yield Samples(ids[None], mask[None])
+                yield Samples(ids[None], mask[None], (own,) if own else ())
             else:
                 pending.append(ids[first:last])
         if pending:
-            yield _dense(pending)
+            yield _dense(pending, domain)
 
     @staticmethod
     def joined(parts: Sequence[Samples]) -> Samples:
         """All samples of `parts`, in order; shorter ones are padded to the longest."""
         length = max(part.ids.shape[1] for part in parts)
         grown = [_padded(part, length) for part in parts]
-        return Samples(torch.cat([p.ids for p in grown]), torch.cat([p.mask for p in grown]))
+        named = any(part.domains for part in parts)
+        domains = (part.domains or ("",) * len(part) for part in parts) if named else ()
+        ids, mask = torch.cat([p.ids for p in grown]), torch.cat([p.mask for p in grown])
+        return Samples(ids, mask, tuple(chain.from_iterable(domains)))
+
+    def of(self, domain: str) -> Samples:
+        """The same samples, all of one domain."""
+        return Samples(self.ids, self.mask, (domain,) * len(self))
 
 
-def _dense(rows_of_ids: Sequence[Tensor]) -> Samples:
+def _dense(rows_of_ids: Sequence[Tensor], domain: str) -> Samples:
     ids = torch.stack(list(rows_of_ids))
-    return Samples(ids, torch.ones_like(ids, dtype=torch.bool))
+    return Samples(ids, torch.ones_like(ids, dtype=torch.bool), (domain,) * len(ids) if domain else ())
 
 
 def pack(stream: Sequence[int], samples: int, seq_len: int, seed: int) -> Samples:
@@ -145,7 +162,8 @@ def _padded(part: Samples, length: int) -> Samples:
     if missing <= 0:
         return part
     pad = torch.nn.functional.pad
-    return Samples(pad(part.ids, (0, missing)), pad(part.mask, (0, missing), value=False))
+    mask = pad(part.mask, (0, missing), value=False)
+    return Samples(pad(part.ids, (0, missing)), mask, part.domains)
 
 
 def _check_length(seq_len: int) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+from surgeon.calibrate.summing import Summing
 
 __all__ = ["SquaredGradient"]
 
@@ -31,10 +30,10 @@ class SquaredGradient(Statistic):
         return _MeanSquare(run.samples)
 
 
-class _MeanSquare(Collector):
+class _MeanSquare(Summing):
     def __init__(self, samples: int) -> None:
+        super().__init__()
         self.samples = samples
-        self.sums: dict[str, Tensor] = {}
 
     def observe(self, observation: Observation) -> None:
         for name, gradient in observation.gradients.items():
@@ -42,6 +41,3 @@ class _MeanSquare(Collector):
             if name not in self.sums:
                 self.sums[name] = torch.zeros_like(wide)
             self.sums[name].addcmul_(wide, wide, value=1 / self.samples)
-
-    def result(self) -> Mapping[str, Tensor]:
-        return self.sums

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -27,13 +27,15 @@ __all__ = ["Collector", "Observation", "Run", "Statistic", "statistics"]
 class Run:
     """What is measured on: the module, and how many samples and predicted tokens there are in all.
 
-    `taps` hand on what enters parameters, to any number of Collectors.
+    `taps` hand on what enters parameters, to any number of Collectors. `common` is for what several
+    Collectors of the run accumulate together, under keys of their own.
     """
 
     module: nn.Module
     samples: int
     tokens: int
     taps: Taps
+    common: dict[object, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +71,30 @@ class Collector(ABC):
     def result(self) -> Mapping[str, Tensor]:
         """What was measured, by name of parameter, Axis or Block as the Statistic says."""
 
+    def state(self) -> Mapping[str, Tensor] | None:
+        """All that was accumulated, by any name; None where it cannot be put aside and taken up again."""
+        return None
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        """Take in what another Collector of the same Statistic accumulated, on other samples.
+
+        A fresh Collector that merges a state is the one that gave it, to the bit.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives a state and cannot take one in")
+
 
 @dataclass(frozen=True)
 class Statistic(ABC):
     """Key of a measurement; equal keys are one measurement.
 
-    `gradients`: the run must go backward. `per_sample`: batches must be single samples.
+    `gradients`: the run must go backward. `per_sample`: batches must be single samples. `in_order`: one
+    Collector must see all samples, one after the other.
     """
 
     statistic: ClassVar[str]
     gradients: ClassVar[bool] = False
     per_sample: ClassVar[bool] = False
+    in_order: ClassVar[bool] = False
 
     def on(self, graph: Graph, groups: Collection[Group]) -> Statistic:
         """The same measurement, no further than a step needs it that works on `groups`."""

@@ -9,7 +9,18 @@ import typer
 
 from surgeon.registry import load_plugin
 
-__all__ = ["Device", "Json", "Model", "ModelOption", "Overrides", "Plugins", "RecipeFile"]
+__all__ = [
+    "Cache",
+    "Device",
+    "DeviceMap",
+    "Json",
+    "Model",
+    "ModelOption",
+    "NoCache",
+    "Overrides",
+    "Plugins",
+    "RecipeFile",
+]
 
 
 def _load_plugins(files: list[Path]) -> list[Path]:
@@ -39,4 +50,15 @@ Plugins = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1.")]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option("--device-map", metavar="MAP", help="Lay the model over all devices: auto, balanced."),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", metavar="DIR", help="Where measurements are kept; else $SURGEON_CACHE or the user's cache."
+    ),
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no measurements, and use none.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]

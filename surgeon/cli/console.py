@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,9 +82,13 @@ def print_table(
 def progress() -> Iterator[Callable[[str, int, int | None], None]]:
     """A function (stage, done, total) that draws a bar per stage on stderr.
 
-    Where stderr is not a terminal, each stage is one line when it begins.
+    Where stderr is not a terminal, each stage is one line when it begins. Of several processes that a
+    launcher started, the first one draws.
     """
     console = _stderr()
+    if os.environ.get("RANK", "0") != "0":
+        yield lambda stage, done, total: None
+        return
     if not console.is_terminal:
         seen: set[str] = set()
 

@@ -7,8 +7,19 @@ from typing import Annotated
 
 import typer
 
-from surgeon.cli.arguments import Device, Json, ModelOption, Overrides, Plugins, RecipeFile
+from surgeon.cli.arguments import (
+    Cache,
+    Device,
+    DeviceMap,
+    Json,
+    ModelOption,
+    NoCache,
+    Overrides,
+    Plugins,
+    RecipeFile,
+)
 from surgeon.cli.console import print_json, progress, say
+from surgeon.cli.measurements import measurements, reports
 from surgeon.cli.report import print_cost, print_steps
 
 __all__ = ["command"]
@@ -26,6 +37,9 @@ def command(
     overrides: Overrides = [],  # noqa: B006 - typer copies it
     plugin: Plugins = [],  # noqa: B006 - typer copies it
     device: Device = "cpu",
+    device_map: DeviceMap = None,
+    cache: Cache = None,
+    no_cache: NoCache = False,
     json: Json = False,
 ) -> None:
     """Show the steps' choices, the config changes and the cost, without touching anything."""
@@ -33,8 +47,18 @@ def command(
 
     with progress() as told:
         report = plan_report(
-            recipe, model=model, out=out, html=html, overrides=overrides, device=device, progress=told
+            recipe,
+            model=model,
+            out=out,
+            html=html,
+            overrides=overrides,
+            device=device,
+            device_map=device_map,
+            cache=measurements(cache, no_cache),
+            progress=told,
         )
+    if not reports():
+        return
     if json:
         print_json(report.to_dict())
         return

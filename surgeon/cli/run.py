@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from surgeon.cli.arguments import Device, Json, Overrides, Plugins, RecipeFile
+from surgeon.cli.arguments import Cache, Device, DeviceMap, Json, NoCache, Overrides, Plugins, RecipeFile
 from surgeon.cli.console import print_json, progress, say
+from surgeon.cli.measurements import measurements, reports
 from surgeon.cli.report import print_measured, print_steps
 
 __all__ = ["command"]
@@ -24,13 +25,27 @@ def command(
     overrides: Overrides = [],  # noqa: B006 - typer copies it
     plugin: Plugins = [],  # noqa: B006 - typer copies it
     device: Device = "cpu",
+    device_map: DeviceMap = None,
+    cache: Cache = None,
+    no_cache: NoCache = False,
     json: Json = False,
 ) -> None:
     """Plan, cut, prove, publish; then show what became of the model."""
     from surgeon.api.run import run
 
     with progress() as told:
-        report = run(recipe, model=model, out=out, overrides=overrides, device=device, progress=told)
+        report = run(
+            recipe,
+            model=model,
+            out=out,
+            overrides=overrides,
+            device=device,
+            device_map=device_map,
+            cache=measurements(cache, no_cache),
+            progress=told,
+        )
+    if not reports():
+        return
     if json:
         print_json(report.to_dict())
         return

@@ -20,7 +20,7 @@ from surgeon.io.disk_source import DiskSource
 from surgeon.io.fingerprint import fingerprint_of
 from surgeon.io.header import TensorHeader
 from surgeon.io.hub import SIDE_FILES, WEIGHT_FILES, fetch, local_folder
-from surgeon.io.loading import check_finite, check_report
+from surgeon.io.loading import check_finite, check_report, check_resident, laid_over
 from surgeon.io.weights import find_weights, pickled_weights
 from surgeon.rebuild.quiet import quiet_transformers
 from surgeon.rebuild.skeleton import architecture, skeleton
@@ -77,6 +77,11 @@ class Checkpoint:
         """
         return fingerprint_of(self.folder / "config.json", self.tensors) if self.tensors else None
 
+    def weight_files(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, size and time of last change, in nanoseconds, of every file that holds weights."""
+        files = sorted({tensor.file for tensor in self.tensors.values()})
+        return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
     def with_weights(self) -> Checkpoint:
         """The same checkpoint with its weights on this machine, fetched where need be.
 
@@ -100,13 +105,17 @@ class Checkpoint:
         return found
 
     def load_module(
-        self, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+        self,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        device_map: str | Mapping[str, str | int] | None = None,
     ) -> PreTrainedModel:
         """The module with its weights, in eval mode with eager attention.
 
         Args:
             dtype: to load in; None takes the one that is stored.
             device: where to put it.
+            device_map: in place of `device`, over which devices to lay it, as accelerate takes it.
 
         Raises:
             CheckpointError: no weights, weights that do not fit the config, or values that are not finite.
@@ -117,6 +126,7 @@ class Checkpoint:
                 loaded: Any = architecture(checkpoint.config).from_pretrained(
                     checkpoint.folder,
                     dtype="auto" if dtype is None else dtype,
+                    **laid_over(device_map),
                     attn_implementation="eager",
                     local_files_only=True,
                     use_safetensors=True,
@@ -131,8 +141,9 @@ class Checkpoint:
             ) from error
         module, report = loaded
         check_report(checkpoint.folder, report)
+        check_resident(checkpoint.folder, module)
         check_finite(checkpoint.folder, module)
-        return module.to(device).eval()
+        return (module if device_map is not None else module.to(device)).eval()
 
     def unread_module(self, device: str | torch.device = "cpu") -> PreTrainedModel:
         """The module, whose weights are read from disk at each use: it runs in the memory of the largest.

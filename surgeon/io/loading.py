@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from surgeon.errors import CheckpointError
+from surgeon.errors import CheckpointError, InputError
 
 __all__ = ["check_finite", "check_report"]
 
@@ -42,6 +43,34 @@ def check_report(folder: Path, report: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"the weights in {folder} do not fit its config, in {len(faults)} tensors:\n{shown}{more}",
             hint="config.json and weights of the same model",
+        )
+
+
+def laid_over(device_map: str | Mapping[str, str | int] | None) -> dict[str, Any]:
+    """Arguments of ``from_pretrained`` that lay a model over devices; none where there is no map.
+
+    Raises:
+        InputError: accelerate, which does it, is not installed.
+    """
+    if device_map is None:
+        return {}
+    if find_spec("accelerate") is None:
+        raise InputError("a device map needs the package accelerate", hint="pip install accelerate")
+    return {"device_map": device_map if isinstance(device_map, str) else dict(device_map)}
+
+
+def check_resident(folder: Path, module: nn.Module) -> None:
+    """Refuse a model of which some weights were left outside of the devices that compute.
+
+    Raises:
+        CheckpointError: with how many bytes found no room.
+    """
+    outside = [p for p in module.parameters() if p.is_meta]
+    if outside:
+        size = sum(p.nbytes for p in outside) / 1e9
+        raise CheckpointError(
+            f"of {folder}, {size:.3g} GB of weights found no room on the devices of the map",
+            hint="more devices, or --device cpu",
         )
 
 

@@ -1,0 +1,55 @@
+"""Statistics of one Block at a time, on the states that a Walk has before it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import ExitStack
+
+from surgeon.calibrate.results import Statistics
+from surgeon.calibrate.statistic import Observation, Run, Statistic
+from surgeon.calibrate.taps import Taps
+from surgeon.calibrate.walk import Forward, Walk
+from surgeon.errors import SurgeonError
+
+__all__ = ["gather_at_block"]
+
+
+def gather_at_block(walk: Walk, forward: Forward, wanted: Collection[Statistic]) -> Statistics:
+    """Measure `wanted` inside the Walk's current Block; of other Blocks, the results have nothing.
+
+    Args:
+        walk: stands before the Block; it is not moved.
+        forward: runs the model, or a masked view of it.
+        wanted: keys of what enters parameters or is routed.
+
+    Raises:
+        SurgeonError: a Statistic needs more than one Block's forward pass.
+    """
+    keys = tuple(dict.fromkeys(wanted))
+    for key in keys:
+        if key.gradients or key.per_sample:
+            raise SurgeonError(
+                f"statistic '{key.statistic}' is not measured block by block: it needs "
+                f"{'gradients of the whole model' if key.gradients else 'single samples'}",
+                hint="inputs: dense",
+            )
+    tokens = sum(batch.predicted for batch in walk.batches)
+    run = Run(walk.module, sum(map(len, walk.batches)), tokens, Taps(walk.module))
+    collectors = tuple(key.collector(run) for key in keys)
+    with ExitStack() as stack:
+        for source in (*collectors, run.taps):
+            for handle in source.attach():
+                stack.callback(handle.remove)
+        for number, batch in enumerate(walk.batches):
+            run.taps.begin(batch)
+            for collector in collectors:
+                collector.begin(batch)
+            walk.run(forward, number)
+            for collector in collectors:
+                collector.observe(Observation(batch, batch.predicted, 0.0, {}))
+    inside = f"{walk.blocks[walk.at]}."
+    results = {
+        key: {name: found for name, found in collector.result().items() if name.startswith(inside)}
+        for key, collector in zip(keys, collectors, strict=True)
+    }
+    return Statistics(results, run.samples, tokens)
