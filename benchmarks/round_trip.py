@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from benchmarks.reloading import difference, reloaded
 from benchmarks.zoo import Family
-from benchmarks.zoo.running import feed, proof_inputs
+from benchmarks.zoo.running import proof_inputs
 from surgeon.errors import SurgeonError
 from surgeon.graph import AxisKind, Graph, Stack
 from surgeon.io.writer import write_checkpoint
@@ -191,7 +191,7 @@ class Trip:
         if tried.small is None:
             return {"why": tried.words["why"]}
         plan = Plan(self.graph.model_type, tuple(edits))
-        faults = retraced_faults(plan, self.graph, trace_module(tried.small, feed(tried.small)))
+        faults = retraced_faults(plan, self.graph, trace_module(tried.small))
         if faults:
             return {"why": f"traced again it has other axes: {'; '.join(faults)}"}
         folder.mkdir()

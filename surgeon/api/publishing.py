@@ -93,7 +93,8 @@ def publish(
         measured = _measured(subject, folder, written, writing, progress)
         progress("reload with stock transformers", 0, None)
         resident = room_for(written, writing.memory)
-        checks = (in_words(comparison), *check_reload(folder, written, comparison.tolerance, resident))
+        checks = check_reload(folder, written, comparison.tolerance, resident, original)
+        checks = (in_words(comparison), *checks)
         measured |= {"comparison": comparison.to_dict(), "checks": list(checks)}
         report = report.model_copy(update={"measured": measured})
         write_plan(plan, traced.graph, folder / "plan.json")

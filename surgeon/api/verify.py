@@ -62,5 +62,5 @@ def verify_folder(
     progress("reload with stock transformers", 0, None)
     return comparison, (
         in_words(comparison),
-        *check_reload(Path(folder), result.module, comparison.tolerance),
+        *check_reload(Path(folder), result.module, comparison.tolerance, original=subject.module),
     )

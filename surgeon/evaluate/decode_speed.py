@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from surgeon.evaluate.metric import ModelMetric, metrics
+from surgeon.evaluate.reading import reads_tokens, takes_cache
 from surgeon.evaluate.timing import median_seconds
 
 __all__ = ["DecodeSpeed"]
@@ -19,6 +20,10 @@ class DecodeSpeed(ModelMetric):
     better = "higher"
     steps = 16
     head = 16
+
+    def applies(self, model: nn.Module) -> bool:
+        """Only models that are handed their cache back."""
+        return reads_tokens(model) and takes_cache(model)
 
     def measure(self, model: nn.Module, prompt: Tensor) -> float:
         """Tokens a second; reading the prompt is not timed."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.evaluate.metric import ModelMetric, metrics
+from surgeon.evaluate.reading import reads_tokens, takes_cache
 
 __all__ = ["KvCacheBytes"]
 
@@ -20,6 +21,10 @@ class KvCacheBytes(ModelMetric):
     unit = "B/token"
     better = "lower"
     tokens = 4
+
+    def applies(self, model: nn.Module) -> bool:
+        """Only models that are handed their cache back."""
+        return reads_tokens(model) and takes_cache(model)
 
     def measure(self, model: nn.Module, prompt: Tensor) -> float:
         """Bytes a token, for one sequence."""

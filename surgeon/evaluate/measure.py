@@ -40,6 +40,7 @@ def measure(
     """
     chosen = [kind for _, kind in metrics] if names is None else [metrics.get(name) for name in names]
     by_model = [kind() for kind in chosen if issubclass(kind, ModelMetric)]
+    by_model = [metric for metric in by_model if metric.applies(model)]
     by_token: list[TokenMetric] = []
     by_continuation: list[ContinuationMetric] = []
     for kind in chosen:

@@ -59,6 +59,10 @@ class ModelMetric(ABC):
     unit: ClassVar[str]
     better: ClassVar[Better]
 
+    def applies(self, model: nn.Module) -> bool:
+        """Whether `model` can be measured so: not every model has a cache, or reads tokens alone."""
+        return True
+
     @abstractmethod
     def measure(self, model: nn.Module, prompt: Tensor) -> float:
         """The number."""

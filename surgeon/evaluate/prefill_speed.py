@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from surgeon.evaluate.metric import ModelMetric, metrics
+from surgeon.evaluate.reading import reads_tokens
 from surgeon.evaluate.timing import median_seconds
 
 __all__ = ["PrefillSpeed"]
@@ -17,6 +18,10 @@ class PrefillSpeed(ModelMetric):
     name = "prefill_tokens_per_second"
     unit = "tokens/s"
     better = "higher"
+
+    def applies(self, model: nn.Module) -> bool:
+        """Decoders and encoders; an encoder-decoder needs more than a prompt."""
+        return reads_tokens(model)
 
     def measure(self, model: nn.Module, prompt: Tensor) -> float:
         """Tokens a second."""

@@ -16,13 +16,29 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from surgeon.rebuild import per_layer_model
 
-__all__ = ["MODELING_FILE", "TABLE", "auto_map", "modeling_source", "per_layer_class", "stock_class"]
+__all__ = [
+    "MODELING_FILE",
+    "TABLE",
+    "auto_map",
+    "modeling_source",
+    "per_layer_class",
+    "stock_auto_class",
+    "stock_class",
+]
 
 TABLE = "per_layer_modules"
 """Config field that says how each module differs from what the stock class builds."""
 
 MODELING_FILE = "modeling_per_layer.py"
 PREFIX = "PerLayer"
+
+FOR_TEXT = (
+    "AutoModelForCausalLM",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForImageTextToText",
+    "AutoModelForMaskedLM",
+)
+"""Auto classes that a text model is loaded with, where several build one class."""
 
 
 @cache
@@ -72,6 +88,13 @@ def _classes(stock: type[PreTrainedModel], config: PreTrainedConfig) -> tuple[ty
     base = mapping[type(config)] if type(config) in mapping else stock
     base = base[0] if isinstance(base, tuple) else base
     return tuple(dict.fromkeys((stock, cast(type[PreTrainedModel], base))))
+
+
+def stock_auto_class(cls: type[PreTrainedModel], config: PreTrainedConfig) -> type:
+    """The auto class that builds `cls` from `config`, those for text first; `cls` itself where none does."""
+    found = _auto_classes(cls, config)
+    usual = [name for name in FOR_TEXT if name in found]
+    return cast(type, getattr(transformers, (usual or found)[0])) if found else cls
 
 
 def _auto_classes(cls: type[PreTrainedModel], config: PreTrainedConfig) -> list[str]:

@@ -23,6 +23,7 @@ from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_target import Width
 from surgeon.rebuild.config_tree import leaves
 from surgeon.rebuild.per_layer_absent import absent_rows, runs
+from surgeon.rebuild.per_layer_attributes import followed, own_numbers, own_tensors
 from surgeon.rebuild.per_layer_model import change, narrow
 from surgeon.rebuild.signature import Shape
 from surgeon.rebuild.skeleton import skeleton
@@ -104,7 +105,7 @@ def parts_of(space: ConfigSpace, config: PreTrainedConfig, narrowing: Narrowing)
         path, _, leaf = name.rpartition(".")
         rows.setdefault(path, {})[leaf] = list(shape)
     choices = list(_choices(space, config, module, narrowing, before))
-    chosen = _first_thatruns(module, narrowing.block, rows, choices)
+    chosen = _first_that_runs(module, narrowing.block, rows, choices)
     fields: dict[str, int] = {}
     for choice, value in zip(choices, chosen, strict=True):
         if choice.path is None:
@@ -132,10 +133,11 @@ def _choices(
         if _within(path, narrowing.absent):
             continue
         full = f"{narrowing.block}.{path}" if path else narrowing.block
-        held = _followed(part, module, {n: planned[f"{path}.{n}" if path else n] for n in _direct(part)})
+        shapes = {n: planned[f"{path}.{n}" if path else n] for n in own_tensors(part)}
+        held = followed(part, full, module, shapes, space)
         for name, new in held.items():
             yield _Choice(path, name, vars(part)[name], new)
-        for name, old in _numbers(part):
+        for name, old in own_numbers(part):
             if name not in held and (full, name) in moved:
                 yield _Choice(path, name, old, _explained(old, [path], narrowing, before))
     now = leaves(config)
@@ -214,31 +216,7 @@ def _near(path: str, names: Iterable[str]) -> list[str]:
     return known
 
 
-def _followed(part: nn.Module, module: nn.Module, planned: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:
-    """Attributes that equal one dim of the module's own tensors in every module of its class."""
-    if not planned:
-        return {}
-    alike = [other for other in module.modules() if type(other) is type(part)]
-    found: dict[str, tuple[int, ...]] = {}
-    for name, _ in _numbers(part):
-        places = [
-            (tensor, dim)
-            for tensor, shape in planned.items()
-            for dim in range(len(shape))
-            if all(_holds(other, name, tensor, dim) for other in alike)
-        ]
-        sizes = tuple(dict.fromkeys(planned[tensor][dim] for tensor, dim in places))
-        if sizes:
-            found[name] = sizes
-    return found
-
-
-def _holds(part: nn.Module, name: str, tensor: str, dim: int) -> bool:
-    held = _direct(part).get(tensor)
-    return held is None or (dim < held.ndim and vars(part).get(name) == held.shape[dim])
-
-
-def _first_thatruns(
+def _first_that_runs(
     module: PreTrainedModel, block: str, rows: Mapping[str, Row], choices: Sequence[_Choice]
 ) -> tuple[int, ...]:
     """One value for each choice with which the narrowed block runs, those early in the lists first."""
@@ -295,15 +273,3 @@ def _tensors(own: nn.Module) -> dict[str, Tensor]:
     return dict(own.named_parameters(remove_duplicate=False)) | dict(
         own.named_buffers(remove_duplicate=False)
     )
-
-
-def _direct(part: nn.Module) -> dict[str, Tensor]:
-    tensors: Iterable[tuple[str, Tensor]] = (
-        *part.named_parameters(recurse=False),
-        *part.named_buffers(recurse=False),
-    )
-    return dict(tensors)
-
-
-def _numbers(part: nn.Module) -> list[tuple[str, int]]:
-    return [(name, value) for name, value in vars(part).items() if type(value) is int]

@@ -23,7 +23,7 @@ from surgeon.rebuild.per_layer_class import TABLE, modeling_source, per_layer_cl
 from surgeon.rebuild.quiet import quiet_transformers
 from surgeon.rebuild.tensors import stored_tensors
 
-__all__ = ["architecture", "load_into", "modeling_text", "skeleton"]
+__all__ = ["architecture", "load_into", "modeling_text", "skeleton", "stock_architecture"]
 
 
 def architecture(config: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -34,16 +34,17 @@ def architecture(config: PreTrainedConfig) -> type[PreTrainedModel]:
     Raises:
         RebuildError: transformers has no such class.
     """
-    stock = _stock(config)
+    stock = stock_architecture(config)
     return per_layer_class(stock) if getattr(config, TABLE, None) else stock
 
 
 def modeling_text(config: PreTrainedConfig) -> str | None:
     """Text of the modeling file that must lie beside weights of this config, or None where none must."""
-    return modeling_source(_stock(config), config) if getattr(config, TABLE, None) else None
+    return modeling_source(stock_architecture(config), config) if getattr(config, TABLE, None) else None
 
 
-def _stock(config: PreTrainedConfig) -> type[PreTrainedModel]:
+def stock_architecture(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class of transformers itself that `architecture` builds or narrows; a RebuildError where none."""
     for name in map(stock_class, config.architectures or ()):
         found = getattr(transformers, name, None)
         if isinstance(found, type) and issubclass(found, PreTrainedModel):

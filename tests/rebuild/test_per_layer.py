@@ -141,7 +141,7 @@ def test_limits_bind_what_blocks_share():
 def test_a_block_that_does_not_run_is_refused(monkeypatch):
     from surgeon.rebuild import per_layer_parts
 
-    monkeypatch.setattr(per_layer_parts, "_runs", lambda module: "ValueError: shapes")
+    monkeypatch.setattr(per_layer_parts, "runs", lambda module: "ValueError: shapes")
     _, graph, space = probed("gpt2")
     with pytest.raises(InfeasibleError, match=r"'transformer\.h\.0' cannot be run .* ValueError: shapes"):
         arrange(space, graph, uneven(graph), "per_layer")

@@ -1,0 +1,91 @@
+"""Generation with the cache computes what one pass without it does: the part of a reload that keeps state.
+
+Where the original's own generation goes wrong too (an encoder that is used as a decoder, a cache that a
+family lost), that is said and held against nobody. Not here: loading (`reload`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from surgeon.errors import VerifyError
+from surgeon.rebuild.forward import first_output
+from surgeon.rebuild.quiet import quiet_transformers
+
+__all__ = ["check_generation", "within"]
+
+GENERATED = 7
+"""Tokens that are generated with the cache, to compare with a forward pass without one."""
+
+
+def check_generation(model: PreTrainedModel, prompt: Tensor, original: PreTrainedModel | None = None) -> str:
+    """Generate after `prompt` [1, length] with the cache; what came of it, in words.
+
+    Raises:
+        VerifyError: it fails or computes something else, and the original does not.
+    """
+    try:
+        apart = _cached(model, prompt)
+    except VerifyError as error:
+        if original is None or _generates(original, prompt):
+            raise
+        return f"generation with the cache goes wrong, and so it does with the original: {error.message}"
+    return f"{GENERATED} tokens generated with the cache: logits differ by {apart:.1e} from one pass without"
+
+
+def _generates(model: PreTrainedModel, prompt: Tensor) -> bool:
+    try:
+        _cached(model, prompt.to(next(model.parameters()).device))
+    except VerifyError:
+        return False
+    return True
+
+
+def _cached(model: PreTrainedModel, prompt: Tensor) -> float:
+    """Relative difference of the logits, generated step by step and computed at once."""
+    two_sided = bool(model.config.is_encoder_decoder)
+    kept: Any = model.generation_config
+    start = {"decoder_start_token_id": 0} if two_sided and kept.decoder_start_token_id is None else {}
+    try:
+        with quiet_transformers():
+            written = cast(Any, model).generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=GENERATED,
+                min_new_tokens=GENERATED,
+                do_sample=False,
+                num_beams=1,
+                use_cache=True,
+                pad_token_id=0,
+                return_dict_in_generate=True,
+                output_logits=True,
+                **start,
+            )
+        fed = {"input_ids": prompt, "decoder_input_ids": written.sequences}
+        whole = model(**(fed if two_sided else {"input_ids": written.sequences}), use_cache=False)
+    except Exception as error:  # generation runs foreign code, which may raise anything
+        words = " ".join(str(error).split())
+        raise VerifyError(f"generation with the cache fails: {type(error).__name__}: {words}") from error
+    got = torch.stack(written.logits, 1)
+    want = first_output(whole).value[:, -GENERATED - 1 : -1]
+    tolerance = 1000 * torch.finfo(model.dtype).eps
+    return within(
+        got.to(want.dtype), want, tolerance, "cached generation differs from a pass without a cache"
+    )
+
+
+def within(got: Tensor, want: Tensor, tolerance: float, what: str) -> float:
+    """The difference of two tensors, relative to the largest entry of `want`.
+
+    Raises:
+        VerifyError: it is more than `tolerance`.
+    """
+    largest = float(want.abs().max())
+    apart = float((got - want).abs().max()) / (largest or 1.0)
+    if not apart <= tolerance:
+        raise VerifyError(f"{what} by {apart:.3g} of the largest; allowed is {tolerance:.1e}")
+    return apart
