@@ -1,0 +1,91 @@
+"""Statistic ``router_moment``: second moments of what routers compute, alone or of sets of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from surgeon.calibrate.gram import block_gram
+from surgeon.calibrate.routers import Router, router_of
+from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+from surgeon.calibrate.taps import Entering
+from surgeon.graph import Graph, Group
+
+__all__ = ["Clusters", "Joint", "RouterMoment"]
+
+Clusters = tuple[tuple[str, tuple[tuple[int, ...], ...]], ...]
+"""For each Axis of experts, sets of experts."""
+
+Joint = Literal["max", "sum_gates"]
+"""What the logit of a set of experts is: the largest, or that of the sum of their softmax gates."""
+
+
+@statistics.register("router_moment")
+@dataclass(frozen=True)
+class RouterMoment(Statistic):
+    """Sums over tokens, by the name of the experts' Axis, float64.
+
+    Without `clusters`, ``Z^T Z`` [experts, experts] of the router's logits Z, before any softmax, sigmoid
+    or correction. With `clusters`, ``A^T [A | M]`` [inputs + 1, inputs + 1 + clusters], where A is what
+    enters the router and a constant 1, and M the logit of each set of experts, by `joint`: what a linear
+    router that stands for these sets is fitted with.
+    """
+
+    statistic: ClassVar[str] = "router_moment"
+    clusters: Clusters = ()
+    joint: Joint = "max"
+    routers: tuple[Router, ...] = ()
+
+    def on(self, graph: Graph, groups: Collection[Group]) -> RouterMoment:
+        """The routers of the experts that `groups` count.
+
+        Raises:
+            SurgeonError: a router is not one matrix.
+        """
+        found = [router_of(graph, group) for group in groups if group.kind == "expert"]
+        return replace(self, routers=tuple(found))
+
+    def collector(self, run: Run) -> Collector:
+        """A fresh Collector."""
+        return _Moments(self, run)
+
+
+class _Moments(Collector):
+    def __init__(self, key: RouterMoment, run: Run) -> None:
+        self.clusters = dict(key.clusters)
+        self.joint = key.joint
+        self.module = run.module
+        self.routers = {router.weight: router for router in key.routers}
+        self.found: dict[str, Tensor] = {}
+        if self.routers:
+            run.taps.subscribe(tuple(self.routers), self._see)
+
+    def observe(self, observation: Observation) -> None:
+        return
+
+    def result(self) -> Mapping[str, Tensor]:
+        return self.found
+
+    def _see(self, seen: Entering) -> None:
+        router = self.routers[seen.param]
+        x_TI = seen.rows_NF.double()
+        z_TE = router.logits(self._now, x_TI)
+        if router.axis in self.clusters:
+            sets = [z_TE[:, list(members)] for members in self.clusters[router.axis]]
+            logits = [one.amax(1) if self.joint == "max" else one.logsumexp(1) for one in sets]
+            a_TI = torch.cat([x_TI, x_TI.new_ones(len(x_TI), 1)], 1)
+            added = block_gram(a_TI, torch.cat([a_TI, torch.stack(logits, 1)], 1))
+        else:
+            added = block_gram(z_TE)
+        before = self.found.get(router.axis)
+        self.found[router.axis] = added if before is None else before + added
+
+    def _now(self, name: str) -> Tensor:
+        """The tensor called `name` as it is in force while the module runs."""
+        path, _, leaf = name.rpartition(".")
+        owner: nn.Module = self.module.get_submodule(path)
+        return getattr(owner, leaf).detach()
