@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from surgeon.api.listing import list_copies
 from surgeon.api.load_recipe import load_recipe
 from surgeon.api.picture import picture_page
 from surgeon.api.planning import Planned, kept_in, make_plan
@@ -88,6 +89,7 @@ def plan_report(
         planned = make_plan(subject, read, samples, progress, kept_in(cache))
         if out is not None and Ranks.now().first:
             write_plan(planned.plan, planned.traced.graph, out)
+            list_copies(subject, planned, out)
         if html is not None and Ranks.now().first:
             write_page(_picture(planned), html)
     return planned.report

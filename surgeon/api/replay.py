@@ -11,6 +11,7 @@ from surgeon.api.publishing import Writing, publish
 from surgeon.api.subject import Subject
 from surgeon.errors import InfeasibleError, PlanError
 from surgeon.io import check_output, read_plan
+from surgeon.io.side_files import parse_size
 from surgeon.plan import Plan, Report, check_plan
 from surgeon.rebuild import ExportLayout, arrange, diagnose
 from surgeon.recipe import Export
@@ -25,16 +26,32 @@ def replay(
     model: str | Path,
     out: str | Path,
     layout: ExportLayout = "uniform",
+    proof: bool = True,
+    shard_size: str = "5GB",
+    memory: str | None = None,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Report:
     """Cut the checkpoint `model` as the file `plan` says, prove the result, publish it as `out`.
+
+    Args:
+        plan: a plan file.
+        model: folder or hub id of the checkpoint.
+        out: folder to write; it must not exist.
+        layout: how blocks of different widths are put.
+        proof: compare the result with the masked original, and write checksums; else only write it.
+        shard_size: largest size of one file of weights.
+        memory: size that the process may take; None: a share of what is free.
+        device: where to compute.
+        progress: told what is going on.
 
     Raises:
         PlanError: the plan was made for another model.
         InfeasibleError: it cannot be carried out.
         VerifyError: the result is not what was planned; nothing is published.
     """
+    budget = None if memory is None else parse_size(memory)
+    parse_size(shard_size)  # refused before any work is done
     subject = Subject(model, device)
     target = check_output(out, None if subject.checkpoint is None else subject.checkpoint.folder)
     export = Export(layout=layout)
@@ -53,7 +70,8 @@ def replay(
         after=cost_of(arranged.built, known.graph, subject.dtype),
         loads=diagnose(arranged, (*subject.ledger, *arranged.ledger)),
     )
-    return publish(subject, read, known, report, Writing(target, timed=False), progress)
+    writing = Writing(target, shard_size=shard_size, timed=False, proof=proof, memory=budget)
+    return publish(subject, read, known, report, writing, progress)
 
 
 def to_planned_family(subject: Subject, plan: Plan) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from surgeon.cli.arguments import Device, Json
-from surgeon.cli.console import print_json, progress, say
+from surgeon.cli.console import print_json, say
+from surgeon.cli.gauge import gauge
 from surgeon.cli.report import print_measured, print_steps
 
 __all__ = ["command"]
@@ -22,17 +23,51 @@ def command(
         Literal["uniform", "padded", "per_layer"],
         typer.Option("--layout", help="How blocks of different widths are written; see docs/layouts.md."),
     ] = "uniform",
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Write without proof and checksums; surgeon verify proves it later."),
+    ] = False,
+    max_shard_size: Annotated[
+        str, typer.Option("--max-shard-size", metavar="SIZE", help="Largest file of weights: 500MB, 5GB.")
+    ] = "5GB",
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", metavar="SIZE", help="What the process may take; else a share of the free."),
+    ] = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Cut as planned, prove, publish."""
-    from surgeon.api.replay import replay
+    with gauge(events=json) as told:
+        if quick and layout == "uniform":
+            from surgeon.api.copying import copy
 
-    with progress() as told:
-        report = replay(plan, model=model, out=out, layout=layout, device=device, progress=told)
+            if copy(plan, model=model, out=out, shard_size=max_shard_size, progress=told):
+                _tell_copied(out, json)
+                return
+        from surgeon.api.replay import replay
+
+        report = replay(
+            plan,
+            model=model,
+            out=out,
+            layout=layout,
+            proof=not quick,
+            shard_size=max_shard_size,
+            memory=memory,
+            device=device,
+            progress=told,
+        )
     if json:
         print_json(report.to_dict())
         return
     print_steps(report)
     print_measured(report)
     say(f"written: {out}")
+
+
+def _tell_copied(out: Path, json: bool) -> None:
+    if json:
+        print_json({"written": str(out), "proven": False})
+    else:
+        say(f"written: {out}; not compared with the masked original, which surgeon verify does")

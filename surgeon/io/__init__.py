@@ -1,24 +1,36 @@
-"""The only file access: checkpoints in and out, texts, plans and other documents."""
+"""The only file access: checkpoints in and out, texts, plans and other documents.
 
-from surgeon.io.checkpoint import Checkpoint
-from surgeon.io.disk_source import DiskSource
-from surgeon.io.documents import check_file, read_document, write_document, write_page
-from surgeon.io.loading import check_finite
-from surgeon.io.modeling_file import has_own_code
-from surgeon.io.plan_files import read_plan, write_plan
-from surgeon.io.publish import check_output, check_space, publishing
-from surgeon.io.texts import TextFile, read_texts
-from surgeon.io.writer import bytes_needed, write_checkpoint
+What is named here is imported when it is first used: copying files needs neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from surgeon.io.checkpoint import Checkpoint
+    from surgeon.io.disk_source import DiskSource
+    from surgeon.io.documents import check_file, read_document, write_document, write_page
+    from surgeon.io.loading import check_finite
+    from surgeon.io.modeling_file import has_own_code
+    from surgeon.io.plan_files import read_plan, write_plan
+    from surgeon.io.publish import check_output, check_space, publishing
+    from surgeon.io.statistics_cache import StatisticsCache, default_cache
+    from surgeon.io.texts import TextFile, read_texts
+    from surgeon.io.writer import bytes_needed, write_checkpoint
 
 __all__ = [
     "Checkpoint",
     "DiskSource",
+    "StatisticsCache",
     "TextFile",
     "bytes_needed",
-    "check_finite",
     "check_file",
+    "check_finite",
     "check_output",
     "check_space",
+    "default_cache",
     "has_own_code",
     "publishing",
     "read_document",
@@ -29,3 +41,32 @@ __all__ = [
     "write_page",
     "write_plan",
 ]
+
+_HOMES = {
+    "Checkpoint": "checkpoint",
+    "DiskSource": "disk_source",
+    "StatisticsCache": "statistics_cache",
+    "TextFile": "texts",
+    "bytes_needed": "writer",
+    "check_file": "documents",
+    "check_finite": "loading",
+    "check_output": "publish",
+    "check_space": "publish",
+    "default_cache": "statistics_cache",
+    "has_own_code": "modeling_file",
+    "publishing": "publish",
+    "read_document": "documents",
+    "read_plan": "plan_files",
+    "read_texts": "texts",
+    "write_checkpoint": "writer",
+    "write_document": "documents",
+    "write_page": "documents",
+    "write_plan": "plan_files",
+}
+"""The file of this package that each name is in."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -13,12 +13,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from surgeon.errors import CheckpointError
-from surgeon.graph.layout import Positions
 from surgeon.io.header import BITS, TensorHeader
+
+if TYPE_CHECKING:
+    from surgeon.graph.layout import Positions
 
 __all__ = ["Files", "Selection"]
 

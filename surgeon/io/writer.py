@@ -8,8 +8,8 @@ appears, and when (`publish`).
 from __future__ import annotations
 
 import copy
-import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,33 +18,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from surgeon.errors import InputError
-from surgeon.io.checksums import SUMS, write_checksums
+from surgeon.io.checksums import write_checksums
 from surgeon.io.disk_layout import pieces_of
 from surgeon.io.modeling_file import write_modeling_file
 from surgeon.io.shards import Told, unheard, write_shards
-from surgeon.io.weights import is_weight_file
-from surgeon.rebuild.per_layer_class import MODELING_FILE
+from surgeon.io.side_files import parse_size, side_files
 from surgeon.rebuild.quiet import quiet_transformers
 from surgeon.rebuild.tensors import stored_tensors
 
-__all__ = ["GENERATION", "bytes_needed", "parse_size", "write_checkpoint"]
+__all__ = ["bytes_needed", "pages_of", "write_checkpoint"]
 
 GENERATION = "generation_config.json"
-OURS = frozenset(
-    {
-        "config.json",
-        "README.md",
-        "surgeon.yaml",
-        "plan.json",
-        "report.json",
-        ".gitattributes",
-        MODELING_FILE,
-        SUMS,
-    }
-)
-SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B)\s*", re.IGNORECASE)
-POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def write_checkpoint(
@@ -81,55 +65,38 @@ def write_checkpoint(
     sums = write_shards(folder, pieces_of(module, stream, dtype), size, told, checksums=checksums)
     if sums:
         write_checksums(folder, sums)
-    _write_config(folder, module, dtype)
-    if original is not None:
-        for file in _side_files(original):
-            shutil.copyfile(file, folder / file.name)
-    if module.can_generate() and not (folder / GENERATION).exists():
-        module.generation_config.to_json_file(folder / GENERATION)
-    for name, text in (texts or {}).items():
+    for file in () if original is None else side_files(original):
+        shutil.copyfile(file, folder / file.name)
+    for name, text in (pages_of(module, original, dtype) | dict(texts or {})).items():
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _write_config(folder: Path, module: PreTrainedModel, dtype: torch.dtype | None) -> None:
-    """``config.json``, naming class and dtype, and the modeling file that a layout may need."""
+def pages_of(
+    module: PreTrainedModel, original: Path | None = None, dtype: torch.dtype | None = None
+) -> dict[str, str]:
+    """Text files of a model, by name: ``config.json``, and what else its loading needs.
+
+    Args:
+        module: with or without storage.
+        original: a folder whose generation config goes along, if it has one.
+        dtype: of the written weights; None is the module's.
+    """
     config: Any = copy.deepcopy(module.config)
     config.dtype = str(dtype or module.dtype).removeprefix("torch.")
     config.architectures = [type(module).__name__]
-    with quiet_transformers():
-        config.save_pretrained(folder)
-    write_modeling_file(folder, config)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with quiet_transformers():
+            config.save_pretrained(folder)
+        write_modeling_file(folder, config)
+        if module.can_generate() and (original is None or not (original / GENERATION).exists()):
+            module.generation_config.to_json_file(folder / GENERATION)
+        return {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()}
 
 
 def bytes_needed(module: PreTrainedModel, original: Path | None, dtype: torch.dtype | None = None) -> int:
     """About how many bytes `write_checkpoint` will write."""
     width = None if dtype is None else dtype.itemsize
     weights = sum(p.numel() * (width or p.element_size()) for p in module.parameters())
-    beside = 0 if original is None else sum(file.stat().st_size for file in _side_files(original))
+    beside = 0 if original is None else sum(file.stat().st_size for file in side_files(original))
     return weights + beside
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size in words: ``5GB`` and ``500MB`` are decimal, ``5GiB`` is binary.
-
-    Raises:
-        InputError: it is none.
-    """
-    match = SIZE.fullmatch(text)
-    if match is None or float(match[1]) == 0:
-        raise InputError(f"'{text}' is no size of a file", hint="a number and a unit, such as 5GB or 500MB")
-    unit = match[2].upper().removesuffix("B")
-    base = 1024 if unit.endswith("I") else 1000
-    return int(float(match[1]) * base ** POWERS[unit.removesuffix("I")])
-
-
-def _side_files(original: Path) -> list[Path]:
-    """What goes along: plain visible files that are neither weights nor written anew."""
-    return sorted(
-        file
-        for file in original.iterdir()
-        if file.is_file()
-        and not file.name.startswith(".")
-        and file.name not in OURS
-        and not is_weight_file(file.name)
-    )

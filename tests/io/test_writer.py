@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from surgeon.errors import InputError
 from surgeon.io import Checkpoint, bytes_needed, write_checkpoint
-from surgeon.io.writer import parse_size
+from surgeon.io.side_files import parse_size
 
 IDS = torch.arange(2, 13)[None]
 

@@ -1,0 +1,76 @@
+"""`copy`: carry out a plan that only selects, by copying bytes; neither torch nor transformers is imported.
+
+Nothing is compared with the masked original: `surgeon verify` does it on demand. Not here: plans that
+compute, and the proof before publishing (`surgeon.api.replay`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from surgeon.api.progress import Progress, silent
+from surgeon.io.checksums import write_checksums
+from surgeon.io.copies import Copies, copies_file, read_copies
+from surgeon.io.hub import local_folder
+from surgeon.io.publish import check_output, publishing
+from surgeon.io.shards import write_shards
+from surgeon.io.side_files import parse_size, side_files
+from surgeon.io.weights import find_weights
+
+__all__ = ["copy"]
+
+
+def copy(
+    plan: str | Path,
+    *,
+    model: str | Path,
+    out: str | Path,
+    shard_size: str = "5GB",
+    checksums: bool = False,
+    progress: Progress = silent,
+) -> bool:
+    """Publish `out` as the copies beside the file `plan` say; False where there are none for this model.
+
+    Args:
+        plan: a plan file of `surgeon plan`.
+        model: folder of the checkpoint that it was made for.
+        out: folder to write; it must not exist.
+        shard_size: largest size of one file of weights.
+        checksums: write ``SHA256SUMS`` of the weights.
+        progress: told how many bytes are written.
+
+    Raises:
+        InputError: the output cannot be written, or a file is broken; nothing is published.
+    """
+    file, folder = Path(plan).expanduser(), local_folder(model)
+    if folder is None or not copies_file(file).is_file() or not (folder / "config.json").is_file():
+        return False
+    size = parse_size(shard_size)
+    target = check_output(out, folder)
+    found = read_copies(file, folder, find_weights(folder))
+    if found is None:
+        return False
+    needed = sum(piece.nbytes for piece in found.pieces)
+    with publishing(target, folder, needed, _key(file, found, shard_size)) as staging:
+        sums = write_shards(
+            staging,
+            found.pieces,
+            size,
+            lambda done, total: progress("copy", done, total),
+            checksums=checksums,
+        )
+        if sums:
+            write_checksums(staging, sums)
+        for side in side_files(folder):
+            shutil.copyfile(side, staging / side.name)
+        for name, text in found.pages.items():
+            (staging / name).write_text(text, encoding="utf-8")
+        shutil.copyfile(file, staging / "plan.json")
+    return True
+
+
+def _key(plan: Path, found: Copies, shard_size: str) -> str:
+    said = repr((copies_file(plan).read_bytes(), sorted(found.files.items()), shard_size))
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
