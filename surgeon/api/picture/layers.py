@@ -190,7 +190,12 @@ class _Reading:
             }
             if found:
                 by = record.options.get("criterion")
-                what = str(by.get("criterion")) if isinstance(by, Mapping) else "similarity"
+                merged = any(choice.into is not None for choice in record.choices)
+                what = (
+                    str(by.get("criterion"))
+                    if isinstance(by, Mapping)
+                    else ("similarity" if merged else "score")
+                )
                 run = ", of the run from here" if record.options.get("contiguous") else ""
                 gone = {
                     places[name]

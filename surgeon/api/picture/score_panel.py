@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from surgeon.api.alike import ranges
+from surgeon.api.numbers import size_text
 from surgeon.api.picture.layers import Scores, StackView
 from surgeon.api.picture.markup import Markup, joined, tag
 from surgeon.api.picture.panel import Rows, line, panel, text
@@ -24,8 +25,8 @@ def score_panel(view: StackView, scores: Scores, key: str) -> Markup:
     low, high = min(scores.values.values()), max(scores.values.values())
     logarithmic = low > 0 and high > LOGARITHMIC * low
     scale = (
-        text(START, 9, f"{low:.3g}", "scale", "middle"),
-        text(START + LENGTH, 9, f"{high:.3g}", "scale", "middle"),
+        text(START, 9, _short(low), "scale", "middle"),
+        text(START + LENGTH, 9, _short(high), "scale", "middle"),
         line(START, rows.middle(0) - rows.height / 2, START, rows.total - 4, "axis"),
     )
     drawn = []
@@ -39,10 +40,14 @@ def score_panel(view: StackView, scores: Scores, key: str) -> Markup:
             shapes += [
                 line(START, middle, at, middle, "stem"),
                 tag("circle", cx=f"{at:.4g}%", cy=middle, r=max(3.0, rows.bar / 3.4), class_=sort),
-                text(100, middle, f"{score:.3g}", "share", "end"),
+                text(100, middle, _short(score), "share", "end"),
             ]
         drawn.append((hover_text(layer, view), joined(shapes)))
     return panel(key, _title(scores, logarithmic), _summary(scores), rows, scale, drawn)
+
+
+def _short(score: float) -> str:
+    return f"{score:.3g}" if abs(score) < 1000 else size_text(score)
 
 
 def _share(score: float, low: float, high: float, logarithmic: bool) -> float:
