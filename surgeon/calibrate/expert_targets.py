@@ -1,0 +1,94 @@
+"""What the experts of a cut model are called with, and what they should give: the original's stream.
+
+On two walks side by side, like `expert_gap`, but token by token: for experts that are trained, not solved
+for. One block at a time is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from surgeon.calibrate.junction import Junction
+from surgeon.calibrate.walk import Forward, Walk
+from surgeon.errors import SurgeonError
+from surgeon.rebuild.forward import call_with
+
+__all__ = ["ExpertTarget", "expert_targets"]
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertTarget:
+    """One batch: a call of the module of the experts, routing included, and what it should return."""
+
+    part: nn.Module
+    args: tuple
+    kwargs: Mapping[str, Any]
+    target: Tensor
+
+    def given(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """What the module gives with `tensors` by local name in place; differentiable."""
+        given = call_with(self.part, tensors, *self.args, **self.kwargs)
+        if not isinstance(given, Tensor):
+            raise SurgeonError(f"{type(self.part).__name__} gives {type(given).__name__}, and no tensor")
+        return given
+
+
+def expert_targets(
+    outlet: str, original: tuple[Walk, Forward], cut: tuple[Walk, Forward]
+) -> tuple[ExpertTarget, ...]:
+    """One for every batch; both walks stand before the Block of the experts.
+
+    The target is what the module gives now, plus what the stream behind it lacks of the original's.
+
+    Args:
+        outlet: the stack of the experts' last matrices.
+        original: the walk whose states are aimed at.
+        cut: the walk whose states there are.
+
+    Raises:
+        SurgeonError: the module of the experts gives no tensor that joins a stream.
+    """
+    part = cut[0].module.get_submodule(outlet.rpartition(".")[0])
+    calls: list[tuple[tuple, dict[str, Any]]] = []
+
+    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        calls.append((_detached(args), _detached(kwargs)))
+
+    found = []
+    for number in range(len(cut[0].batches)):
+        aim = _behind(part, original, number)
+        calls.clear()
+        handle = part.register_forward_pre_hook(before, with_kwargs=True)
+        try:
+            have = _behind(part, cut, number)
+        finally:
+            handle.remove()
+        if aim.state is None or have.state is None or have.own is None or len(calls) != 1:
+            raise SurgeonError(
+                f"{type(part).__name__}, which holds '{outlet}', does not run once with one output",
+                hint="repair: refit, or leave these experts out",
+            )
+        lacking = ((aim.state - have.state) / have.scale).reshape(have.own.shape)
+        found.append(ExpertTarget(part, *calls[0], have.own + lacking))
+    return tuple(found)
+
+
+def _behind(part: nn.Module, walk: tuple[Walk, Forward], number: int) -> Junction:
+    junction = Junction(part, walk[0].module.get_submodule(walk[0].blocks[walk[0].at]))
+    with junction:
+        walk[0].run(walk[1], number)
+    return junction
+
+
+def _detached(values: Any) -> Any:
+    if isinstance(values, Tensor):
+        return values.detach()
+    if isinstance(values, tuple | list):
+        return type(values)(_detached(value) for value in values)
+    if isinstance(values, dict):
+        return {key: _detached(value) for key, value in values.items()}
+    return values
