@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import lcm
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from surgeon.operations.state import State
 from surgeon.plan import kept_of, unit_cost
 
 __all__ = ["make_pools", "refuse_partial_ties", "scored"]
+
+_ROW = 8
+"""Numbers of two bytes that fill the 16 bytes in which grouped matrix products read rows."""
 
 
 def make_pools(
@@ -32,7 +36,7 @@ def make_pools(
         groups: selected, none locked.
         criterion: scores them.
         began: indices of each Axis when the step began.
-        multiple_of: of every kept count.
+        multiple_of: of every kept count; of channels inside of stacked experts, also of 8, as theirs is.
         least: the smallest count that may be kept.
 
     Raises:
@@ -46,8 +50,17 @@ def make_pools(
         width = channels(trainable(members[names[0]].group, state.graph))
         together = tuple(members[name] for name in names)
         depth = _depth([member.group for member in together], state.graph)
-        pools.append(Pool(together, began[names[0]], width, multiple_of, least, depth))
+        multiple = lcm(multiple_of, *(_row(member.group, state.graph) for member in together))
+        pools.append(Pool(together, began[names[0]], width, multiple, least, depth))
     return tuple(pools)
+
+
+def _row(group: Group, graph: Graph) -> int:
+    """What a kept count must be a multiple of, so that grouped products can run a stack of matrices."""
+    stacked = group.kind != "expert" and any(
+        len(graph.parameters[param].shape) == 3 for param in group.params
+    )
+    return _ROW if stacked and group.size % _ROW == 0 else 1
 
 
 def scored(state: State, group: Group, criterion: Criterion, statistics: Statistics) -> Member:

@@ -142,6 +142,7 @@ class Remove(Operation):
             notes=(
                 *achieved(pools, counts, self.keep, state, now),
                 *self._bound(pools),
+                *self._aligned(pools),
                 *guarded,
                 *clamped,
                 *mended.notes,
@@ -222,6 +223,15 @@ class Remove(Operation):
         shots = f", in {self.shots} shots" if self.shots > 1 else ""
         search = f", {pool.members[0].search}" if pool.members[0].search else ""
         return f"the {pool.began - count} lowest by {self.criterion.criterion}{search}{shots}"
+
+    def _aligned(self, pools: Sequence[Pool]) -> tuple[str, ...]:
+        """Where counts are multiples of more than the recipe says."""
+        multiples = {pool.multiple_of for pool in pools} - {self.keep.multiple_of}
+        if not multiples or self.keep.count is not None:
+            return ()
+        return (
+            f"channels of stacked experts go by multiples of {max(multiples)}: grouped products need them",
+        )
 
     def _bound(self, pools: Sequence[Pool]) -> tuple[str, ...]:
         """Where the config leaves an allocation less to decide than it seems."""

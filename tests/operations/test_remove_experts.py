@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from surgeon.calibrate import Bench, gather, rows
 from surgeon.calibrate.expert_load import ExpertLoad
@@ -12,6 +13,7 @@ from surgeon.operations import State, operations
 from surgeon.plan import Keep, Plan
 from surgeon.rebuild import ModuleSource, apply_plan, compare, masked, probe_tokens
 from surgeon.rebuild.forward import call_with
+from surgeon.trace import trace_module
 from tests.rebuild.routed import routed
 
 GROUPED = "sigmoid, groups by their two best"
@@ -205,3 +207,37 @@ def test_outliers_are_protected_in_every_layer():
         model.get_submodule(before.graph.group(last).sublayer).experts.down_proj[3] *= 1e4
     wide, _ = remove(keep={"count": 5}, protect="outlier_experts", criterion="frequency").run(before)
     assert 3 in wide.plan.kept()[last]
+
+
+def test_channels_of_stacked_experts_go_by_what_grouped_products_read():
+    """A row of 38 numbers is no multiple of 16 bytes, and stock transformers would not run it."""
+    sizes = {"vocab_size": 61, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes |= {"num_hidden_layers": 2, "moe_intermediate_size": 48, "num_experts": 6, "head_dim": 8}
+    sizes |= {"num_experts_per_tok": 2}
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, **ids)).eval()
+    graph = trace_module(model)
+    before = State(graph, Plan(graph.model_type), source=ModuleSource(model))
+    step = remove(select={"kind": "ffn"}, keep={"fraction": 0.8}, criterion="magnitude")
+    after, record = step.run(before)
+    assert {len(kept) for kept in after.plan.kept().values()} == {32}
+    small, _ = apply_plan(model, after.plan, graph)
+    with torch.no_grad():
+        assert small(input_ids=SAMPLES.ids).logits.isfinite().all()
+    assert any("multiples of 8: grouped products need them" in note for note in record.notes)
+
+
+def test_experts_that_lost_channels_are_fitted_together_to_the_stream():
+    model, before = state(PLAIN)
+
+    def error(repair):
+        step = remove(select={"kind": "ffn"}, keep={"count": 8}, criterion="magnitude", repair=repair)
+        after, record = step.run(before)
+        whole, cut = (outputs(model, plan, before.graph)[-1] for plan in (before.plan, after.plan))
+        return float((whole - cut).square().mean()), record.notes
+
+    stream, said = error({"repair": "refit", "target": "stream"})
+    layer, _ = error({"repair": "refit", "target": "layer"})
+    none, _ = error("none")
+    assert stream < layer < none
+    assert any("stacks of experts re-fitted together" in note for note in said)

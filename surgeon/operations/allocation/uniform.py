@@ -27,7 +27,10 @@ class Uniform(Allocation):
 
     def counts(self, pools: Sequence[Pool], amount: Amount) -> Counts:
         """As `Amount.kept`, of the indices that each Axis had when the step began."""
-        return tuple(min(max(amount.kept(pool.began, pool.channels), pool.floor), pool.top) for pool in pools)
+        return tuple(
+            min(max(_asked(pool, amount).kept(pool.began, pool.channels), pool.floor), pool.top)
+            for pool in pools
+        )
 
     def ladder(self, pools: Sequence[Pool]) -> Ladder:
         """One rung for every fraction at which some Pool loses an index."""
@@ -37,6 +40,11 @@ class Uniform(Allocation):
             return tuple(_kept(pool, float(shares[place])) for pool in pools)
 
         return Ladder(len(shares), at)
+
+
+def _asked(pool: Pool, amount: Amount) -> Amount:
+    """`amount` in the Pool's own multiples."""
+    return amount.model_copy(update={"multiple_of": pool.multiple_of})
 
 
 def _kept(pool: Pool, share: float) -> int:
