@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields, replace
 
-__all__ = ["SIZES", "Sizes", "size_of"]
+__all__ = ["COLLIDING", "PROFILES", "SIZES", "Sizes", "size_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,39 @@ class Sizes:
 
 
 SIZES = Sizes()
+
+COLLIDING = Sizes(
+    hidden=32,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    ffn=32,
+    expert_ffn=16,
+    shared_ffn=16,
+    layers=4,
+    experts=4,
+    shared_experts=2,
+    expert_groups=2,
+    state=8,
+    ssm_heads=4,
+    ssm_inner=64,
+    dt_rank=4,
+    q_rank=16,
+    kv_rank=16,
+    rank=16,
+    nope_dim=8,
+    rope_dim=8,
+    qk_dim=16,
+    value_dim=8,
+    index_heads=4,
+    index_dim=8,
+    index_kept=4,
+    positions=64,
+    vocab=32,
+)
+"""As many sizes equal to each other as can be: hidden, ffn and vocabulary; heads, layers and experts."""
+
+PROFILES = {"1": SIZES, "2": COLLIDING}
 _KNOWN = {field.name for field in fields(Sizes)}
 
 # Words of the field's name, what it counts, smallest value that is replaced. The first match decides.
@@ -100,7 +133,7 @@ _ROWS: tuple[tuple[str, str, int], ...] = (
     (r"intermediate|ffn|d_?ff$|dim_ff|mlp_dim|feed_forward|n_inner|d_inner|mlp_hidden", "ffn", 9),
     (r"(?<!hidden)_layers$|^layers$|n_layers?$|num_layers|depth$|num_blocks|layers_per_stack", "layers", 3),
     (r"max_pos|n_positions|n_ctx|context_length|max_.*len|model_max|_positions$|seq_len", "positions", 129),
-    (r"window|chunk_size|chunk_length|block_size|local_attention|context_size", "window", 17),
+    (r"window|radius$|chunk_size|chunk_length|block_size|local_attention|context_size", "window", 17),
     (r"image_size|img_size|crop_size", "image", 65),
     (r"patch_size$", "patch", 9),
     (r"hidden_size|d_model|n_embd|^dim$|embed_dim|hidden_dim|emb_dim|embedding_(size|dim)", "hidden", 33),

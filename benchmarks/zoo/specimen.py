@@ -20,7 +20,7 @@ from transformers import initialization as hf_init
 from benchmarks.zoo.derive import Variant, tiny_fields, unknown_fields
 from benchmarks.zoo.families import Family
 from benchmarks.zoo.running import plainly_run
-from benchmarks.zoo.sizes import SIZES
+from benchmarks.zoo.sizes import SIZES, Sizes
 
 __all__ = ["Specimen", "Unbuildable", "specimen", "variants"]
 
@@ -53,6 +53,7 @@ _CHANGES: dict[str, Callable[[Variant], Variant]] = {
     "kv heads = heads": lambda v: replace(v, sizes=v.sizes.with_(kv_heads=v.sizes.heads)),
     "default lists": lambda v: replace(v, lists="none"),
     "ssm heads": lambda v: replace(v, sizes=v.sizes.with_(heads=v.sizes.ssm_heads)),
+    "one default period": lambda v: replace(v, sizes=v.sizes.with_(layers=8), keep=(*v.keep, *_PERIODS)),
     "default depth": lambda v: replace(v, lists="default"),
     "unset fields set": lambda v: replace(v, fill_unset=True),
     "as a decoder": lambda v: replace(v, flags=("is_decoder",)),
@@ -70,9 +71,9 @@ _CHANGES: dict[str, Callable[[Variant], Variant]] = {
 _PERIODS = ("attn_layer_period", "expert_layer_period", "sliding_window_pattern", "attn_layer_offset")
 
 
-def variants() -> Iterator[Variant]:
+def variants(sizes: Sizes = SIZES) -> Iterator[Variant]:
     """Ways to shrink, from the plain one to pairs of fall-backs."""
-    plain = Variant()
+    plain = Variant(sizes=sizes)
     yield plain
     for count in (1, 2):
         for names in itertools.combinations(_CHANGES, count):
@@ -82,8 +83,8 @@ def variants() -> Iterator[Variant]:
             yield replace(variant, name=", ".join(names))
 
 
-def specimen(family: Family, seed: int = 0) -> Specimen:
-    """A tiny model of `family`, with random weights.
+def specimen(family: Family, seed: int = 0, sizes: Sizes = SIZES) -> Specimen:
+    """A tiny model of `family` of these `sizes`, with random weights.
 
     Raises:
         Unbuildable: no variant builds and runs.
@@ -91,7 +92,7 @@ def specimen(family: Family, seed: int = 0) -> Specimen:
     default = _quietly(family.config_class)
     met: dict[str, str] = {}
     deadline = time.monotonic() + _PATIENCE
-    for variant in variants():
+    for variant in variants(sizes):
         if time.monotonic() > deadline:
             break
         try:

@@ -45,7 +45,8 @@ def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[Itera
 
     Each kind in all the ways that the model may want it, of which one is enough, in the place of `feed`.
     States of an encoder, for a decoder that can attend to one: [batch, length, width], with the width
-    of the token embedding. Images and sounds, in several layouts.
+    of the token embedding. The segment of every token, a first token that all attend to. Images and
+    sounds, in several layouts.
     """
     accepted = inspect.signature(module.forward).parameters
     find = getattr(module, "get_input_embeddings", None)
@@ -60,6 +61,12 @@ def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[Itera
                 }
             ]
         )
+    ids = feed["input_ids"]
+    if "token_type_ids" in accepted:
+        yield iter([{**feed, "token_type_ids": torch.zeros_like(ids)}])
+    if "global_attention_mask" in accepted:
+        first = (torch.arange(ids.shape[1]) == 0).to(ids.dtype).expand_as(ids).clone()
+        yield iter([{**feed, "global_attention_mask": first}])
     yield from modality_inputs(module, feed)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from surgeon.graph import Parameter, Role, Site
 from surgeon.trace.layouts import placements
 from surgeon.trace.state import TraceState
-from surgeon.trace.terms import Atom, Term, atoms_of
+from surgeon.trace.terms import Atom, Term, atoms_of, is_data
 
 __all__ = ["Occurrences", "find_occurrences"]
 
@@ -29,8 +29,9 @@ def find_occurrences(
     """Every Atom that is an index set of the parameters in use, with its Sites, in order of appearance.
 
     A buffer alone makes no Group; it adds Sites to the Groups of parameters. Nor does a parameter that
-    no op touched, or a factor that is only ever taken apart index by index: that is structure of a dim,
-    as the three of a fused query, key and value, and no set to choose from.
+    no op touched, or a factor that is only ever taken apart index by index, or that is made of positions:
+    that is structure of a dim, as the three of a fused query, key and value, or the patches that are merged
+    to one, and no set to choose from.
     """
     roles = _roles(state)
     found: dict[int, Occurrences] = {}
@@ -47,12 +48,14 @@ def find_occurrences(
                         found[atom.id] = Occurrences(atom)
                     role = roles.get((parameter.tied_to or name, atom.id), "pointwise")
                     found[atom.id].sites.append(Site(name, dim, layout, role, parameter.stored))
-    return {number: one for number, one in found.items() if not _is_structure(one)}
+    return {number: one for number, one in found.items() if not _is_structure(one, terms)}
 
 
-def _is_structure(one: Occurrences) -> bool:
-    """A factor of named parts that never fills a dim of its own."""
-    return "part" in one.atom.marks and all(len(site.layout.modes) > 1 for site in one.sites)
+def _is_structure(one: Occurrences, terms: Mapping[str, list[Term]]) -> bool:
+    """A factor of named parts that never fills a dim of its own; or of positions, always beside features."""
+    if "part" in one.atom.marks:
+        return all(len(site.layout.modes) > 1 for site in one.sites)
+    return "data" in one.atom.marks and not any(is_data(terms[site.param][site.dim]) for site in one.sites)
 
 
 def _roles(state: TraceState) -> dict[tuple[str, int], Role]:

@@ -46,7 +46,7 @@ def test_states_of_an_encoder_are_tried_where_a_decoder_accepts_them():
     module = skeleton(GPT2Config(**GPT, n_inner=88, n_positions=64, add_cross_attention=True))
     feed = example_inputs(module)
     ways = [list(extra) for kind in further_inputs(module, feed) for extra in kind]
-    assert ways == [["input_ids", "encoder_hidden_states"]]
+    assert ways == [["input_ids", "encoder_hidden_states"], ["input_ids", "token_type_ids"]]
     graph = trace_module(module)
     assert [p.name for p in graph.parameters.values() if not p.touched] == []
     crossing = {

@@ -159,6 +159,11 @@ COUPLED = {
         {},
         [WHOLE],
     ),
+    "rows put in": (
+        lambda t, x: x.masked_scatter((torch.arange(19) < 4)[:, None].expand(5, 19, 24), t.a.tanh()),
+        {"a": matrix(20, 24)},
+        [WHOLE | {"a[1] 0+[24:1]"}],
+    ),
     "places": (
         lambda t, x: x * torch.zeros_like(t.a).index_fill(0, (t.a > 0.5).nonzero().squeeze(-1), 2.0) + x,
         {"a": vector()},
@@ -330,6 +335,11 @@ LOCKED = {
     "windows": (lambda t, x: F.pad(x, (1, 1)).unfold(-1, 3, 1).sum(-1), {}, "a window slides"),
     "pooled features": (lambda t, x: F.avg_pool1d(x, 3, 1, 1) + x, {}, "a window slides"),
     "diagonal aside": (lambda t, x: torch.diag_embed(x, 1)[..., :24, :24].sum(-1), {}, "beside the main one"),
+    "values put in": (
+        lambda t, x: x.masked_scatter(torch.arange(24).expand(5, 19, 24) < 9, t.a) + x,
+        {"a": matrix(45, 24)},
+        "values are put in one after the other",
+    ),
     "places of two dims": (
         lambda t, x: x * (t.a > 0).nonzero().sum(),
         {"a": matrix(24, 9)},

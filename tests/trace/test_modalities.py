@@ -1,0 +1,159 @@
+"""Images and sounds beside text: which layout, how many placeholders, and what is found by them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from surgeon.rebuild.symmetry import prove, randomised
+from surgeon.trace import recorded_inputs, trace_module
+from tests.trace.dump import site_text
+
+VOCAB, WIDTH, TOWER, SIDE, PATCH, MARK = 26, 14, 10, 12, 4, 23
+CONFIG = {"image_token_id": MARK, "audio_token_id": MARK, "image_size": SIDE, "num_mel_bins": 6}
+
+
+class Reader(nn.Module):
+    """Text, and a tower whose projected features replace the placeholders in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = SimpleNamespace(**CONFIG)
+        self.embed = nn.Embedding(VOCAB, WIDTH)
+        self.connect = nn.Linear(TOWER, WIDTH)
+        self.out = nn.Linear(WIDTH, VOCAB)
+
+    def get_input_embeddings(self):
+        return self.embed
+
+    def read(self, input_ids, features=None):
+        hidden = self.embed(input_ids)
+        if features is not None:
+            mask = input_ids == MARK
+            if int(mask.sum()) != features.shape[:-1].numel():
+                raise ValueError("as many placeholders as features, please")
+            hidden = hidden.masked_scatter(mask.unsqueeze(-1).expand_as(hidden), features)
+        return self.out(hidden.tanh())
+
+
+class Pictures(Reader):
+    """[rows, 3, 12, 12] as patches of 4."""
+
+    def __init__(self):
+        super().__init__()
+        self.tower = nn.Conv2d(3, TOWER, PATCH, PATCH)
+
+    def get_image_features(self, pixel_values):
+        if pixel_values.dim() != 4:
+            raise ValueError("one picture a row, please")
+        return self.connect(self.tower(pixel_values).flatten(2).transpose(1, 2))
+
+    def forward(self, input_ids, pixel_values=None):
+        return self.read(input_ids, None if pixel_values is None else self.get_image_features(pixel_values))
+
+
+class Tiles(Pictures):
+    """[rows, 2, 3, 12, 12]: every picture in two parts."""
+
+    def get_image_features(self, pixel_values):
+        rows, tiles, *picture = pixel_values.shape
+        if tiles != 2:
+            raise ValueError("two tiles, please")
+        return super().get_image_features(pixel_values.reshape(rows * tiles, *picture))
+
+
+class Patches(Reader):
+    """[patches, 3 * 4 * 4] beside a grid, four patches merged to one."""
+
+    def __init__(self):
+        super().__init__()
+        self.tower = nn.Conv2d(3, TOWER, PATCH, PATCH)
+        self.merge = nn.Linear(4 * TOWER, TOWER)
+
+    def get_image_features(self, pixel_values, image_grid_thw):
+        if int(image_grid_thw.prod(-1).sum()) != len(pixel_values):
+            raise ValueError("as many patches as the grid has, please")
+        made = self.tower(pixel_values.view(-1, 3, PATCH, PATCH)).view(-1, 4 * TOWER)
+        return self.connect(self.merge(made).tanh())
+
+    def forward(self, input_ids, pixel_values=None, image_grid_thw=None):
+        if pixel_values is None:
+            return self.read(input_ids)
+        return self.read(input_ids, self.get_image_features(pixel_values, image_grid_thw))
+
+
+class Sounds(Reader):
+    """[rows, 6, frames], two frames a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.tower = nn.Conv1d(6, TOWER, 2, 2)
+
+    def get_audio_features(self, input_features):
+        return self.connect(self.tower(input_features).transpose(1, 2))
+
+    def forward(self, input_ids, input_features=None):
+        return self.read(
+            input_ids, None if input_features is None else self.get_audio_features(input_features)
+        )
+
+
+ALL = pytest.mark.parametrize("kind", [Pictures, Tiles, Patches, Sounds])
+
+
+def made(kind):
+    torch.manual_seed(0)
+    return randomised(kind().eval())
+
+
+@ALL
+def test_the_tower_is_recorded_in_the_layout_that_the_model_takes(kind):
+    module = made(kind)
+    text, both = recorded_inputs(module)
+    assert set(text) == {"input_ids"}
+    name = "input_features" if kind is Sounds else "pixel_values"
+    assert both[name].dtype == torch.float64
+    assert len({*both["input_ids"].shape}) == 2
+    with torch.no_grad():
+        module(**both)
+
+
+@ALL
+def test_tower_and_projector_are_found_and_proven(kind):
+    module = made(kind)
+    graph = trace_module(module)
+    assert [p.name for p in graph.parameters.values() if not p.touched] == []
+    found = {frozenset(site_text(site) for site in group.sites): group.locked for group in graph.groups}
+    stream = {"embed.weight[1]", "connect.weight[0]", "connect.bias[0]", "out.weight[1]"}
+    assert found[frozenset(f"{place} 0+[{WIDTH}:1]" for place in stream)] is None
+    assert any("tower.weight[0]" in " ".join(sites) for sites, lock in found.items() if lock is None)
+    feed = recorded_inputs(module)[-1]
+    draw = torch.Generator().manual_seed(0)
+    noisy = {
+        name: torch.rand(value.shape, generator=draw, dtype=torch.float64)
+        if value.is_floating_point()
+        else value
+        for name, value in feed.items()
+    }
+    proofs = prove(module, graph, inputs=noisy)
+    assert [proof for proof in proofs if not proof.passed] == []
+
+
+def test_a_placeholder_ties_the_vocabulary():
+    graph = trace_module(made(Pictures))
+    reasons = {group.name: group.locked for group in graph.groups if group.kind == "vocab"}
+    assert reasons == {"vocab": "computed with its indices (aten.eq in the model)", "vocab_2": None}
+
+
+def test_what_no_layout_reaches_is_noted():
+    class Stubborn(Pictures):
+        def get_image_features(self, pixel_values):
+            raise ValueError("not today")
+
+    graph = trace_module(made(Stubborn))
+    assert "4 parameters were not used in this forward pass" in graph.notes[0]
+    hidden = next(group for group in graph.groups if group.size == WIDTH)
+    assert hidden.locked == "parameters that this forward pass did not use may share it"
