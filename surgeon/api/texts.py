@@ -16,9 +16,10 @@ from surgeon.api.subject import Subject
 from surgeon.calibrate import Samples, check_ids, encode, pack, rows, shares
 from surgeon.errors import InputError
 from surgeon.io import TextFile, read_texts
+from surgeon.io.hub_texts import read_dataset
 from surgeon.recipe import Calibration, Recipe, TextSource
 
-__all__ = ["Text", "calibration_samples", "evaluation_ids", "token_ids"]
+__all__ = ["Text", "calibration_samples", "drawn_texts", "evaluation_ids", "token_ids"]
 
 Text = str | Path | Sequence[int] | Tensor
 """A file by its name, or token ids: [n], or [rows, n]."""
@@ -41,12 +42,18 @@ def calibration_samples(
         if not read:
             if texts is None:
                 found, weights = _recipe_texts(recipe, "calibration", settings.texts, settings.field)
+                domains = tuple(source.domain for source in settings.texts)
             else:
-                found, weights = (_gathered(texts),), (1.0,)
-            read.append(_drawn(found, weights, settings, subject))
+                found, weights, domains = (_gathered(texts),), (1.0,), ("texts",)
+            read.append(_drawn(found, weights, domains, settings, subject))
         return read[0]
 
     return samples
+
+
+def drawn_texts(texts: Iterable[Text], settings: Calibration, subject: Subject) -> Samples:
+    """The samples that `settings` ask for, of texts that were handed in."""
+    return _drawn((_gathered(texts),), (1.0,), ("texts",), settings, subject)
 
 
 def evaluation_ids(recipe: Recipe, subject: Subject) -> Tensor | None:
@@ -69,7 +76,12 @@ def _recipe_texts(
     found = []
     for number, source in enumerate(sources):
         places = recipe.candidates((section, "texts", number, "path"), source.path)
-        found.append(read_texts(next((p for p in places if p.exists()), places[0]), field))
+        there = next((place for place in places if place.exists()), None)
+        column = source.field or field
+        if source.split is None:
+            found.append(read_texts(there or places[0], column))
+        else:
+            found.append(read_dataset(str(there or source.path), source.split, source.config, column))
     return tuple(found), tuple(source.weight for source in sources)
 
 
@@ -91,7 +103,11 @@ def _gathered(texts: Iterable[Text]) -> TextFile:
 
 
 def _drawn(
-    files: Sequence[TextFile], weights: Sequence[float], settings: Calibration, subject: Subject
+    files: Sequence[TextFile],
+    weights: Sequence[float],
+    domains: Sequence[str],
+    settings: Calibration,
+    subject: Subject,
 ) -> Samples:
     """The samples that `settings` ask for, from several files in proportion to their weights.
 
@@ -104,17 +120,17 @@ def _drawn(
             files[0].rows,
             settings.samples if "samples" in said else None,
             settings.seq_len if "seq_len" in said else None,
-        )
+        ).of(domains[0])
     parts: list[Samples] = []
-    for file, count in zip(files, shares(settings.samples, weights), strict=True):
+    for file, count, domain in zip(files, shares(settings.samples, weights), domains, strict=True):
         if not count:
             continue
         if file.rows:
             check_ids(file.rows, _vocabulary(subject))
-            parts.append(rows(file.rows, count, settings.seq_len))
+            parts.append(rows(file.rows, count, settings.seq_len).of(domain))
         else:
             stream = encode(subject.tokenizer(), file.documents)
-            parts.append(pack(stream, count, settings.seq_len, settings.seed))
+            parts.append(pack(stream, count, settings.seq_len, settings.seed).of(domain))
     return Samples.joined(parts)
 
 

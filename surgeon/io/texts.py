@@ -17,6 +17,7 @@ __all__ = ["TextFile", "read_texts"]
 
 IDS = "input_ids"
 FIELD = "text"
+IN_FOLDERS = (".txt", ".jsonl")
 SHOWN_BYTES = 60
 
 
@@ -34,17 +35,18 @@ def read_texts(path: str | Path, field: str | None = None) -> TextFile:
 
     ``.safetensors`` holds token ids [rows, length] as ``input_ids``; ``.json`` a list of lists of ids or
     a list of texts; ``.jsonl`` one record a line, with the text in `field` (default ``text``); a folder
-    is read for its ``.txt`` files, each one document; anything else is one document of UTF-8 text.
+    is read for its ``.txt`` files, each one document, and its ``.jsonl`` files; anything else is one
+    document of UTF-8 text.
 
     Raises:
         InputError: nothing there, nothing in it, or not what its suffix says.
     """
     file = Path(path).expanduser()
     if file.is_dir():
-        files = sorted(file.rglob("*.txt"))
+        files = sorted(part for part in file.rglob("*") if part.suffix in IN_FOLDERS and part.is_file())
         if not files:
-            raise InputError(f"the text folder {file} holds no .txt file")
-        return TextFile(file, tuple(_text(part) for part in files))
+            raise InputError(f"the text folder {file} holds no .txt or .jsonl file")
+        return TextFile(file, tuple(text for part in files for text in read_texts(part, field).documents))
     if not file.is_file():
         raise InputError(f"there is no text file {file}", hint="paths start at the recipe's folder")
     match file.suffix:

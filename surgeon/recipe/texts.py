@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import PurePath
+from typing import Annotated, Any, Self
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -14,12 +15,32 @@ __all__ = ["TextSource", "Texts"]
 
 
 class TextSource(Strict):
-    """One file of text or token ids, and its share among several."""
+    """One file of text or token ids, or a dataset, and its share among several."""
 
     path: Annotated[str, Field(min_length=1)]
-    """A text file, ``.jsonl``, ``.safetensors`` with ``input_ids``, or ``.json`` with lists of ids."""
+    """A text file, ``.jsonl``, ``.safetensors`` with ``input_ids``, ``.json`` with lists of ids, a folder of
+    ``.txt`` and ``.jsonl`` files, or with `split` the id of a dataset on the hub."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the samples, relative to the other files."""
+    split: Annotated[str, Field(min_length=1)] | None = None
+    """Part of a dataset, a slice included: ``train[:2000]``. Makes `path` the id of a dataset."""
+    config: Annotated[str, Field(min_length=1)] | None = None
+    """Which one, of a dataset that has several; with `split` only."""
+    field: Annotated[str, Field(min_length=1)] | None = None
+    """Field or column that holds the text; absent: that of the whole section."""
+    name: Annotated[str, Field(min_length=1)] | None = None
+    """What the text is about, where measurements tell texts apart; absent: the file's name without ending."""
+
+    @model_validator(mode="after")
+    def _config_is_of_a_dataset(self) -> Self:
+        if self.config is not None and self.split is None:
+            raise ValueError(f"config '{self.config}' chooses among datasets; say which split too")
+        return self
+
+    @property
+    def domain(self) -> str:
+        """`name`, or that of the file."""
+        return self.name or PurePath(self.path).stem
 
 
 class _Spelling:

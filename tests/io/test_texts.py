@@ -33,7 +33,7 @@ def test_folder(write, tmp_path):
 
 
 def test_folder_without_text(tmp_path):
-    with pytest.raises(InputError, match=r"holds no \.txt file"):
+    with pytest.raises(InputError, match=r"holds no \.txt or \.jsonl file"):
         read_texts(tmp_path)
 
 
