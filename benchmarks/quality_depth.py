@@ -80,7 +80,8 @@ class Chosen:
         made = []
         for number, select in enumerate(selects):
             repair = {} if number + 1 < len(selects) else options
-            places = self._places(op, how, select)
+            # Greedy perplexity spares the first Block, so that both operations choose alike.
+            places = self._places(op if "contiguous" in how else "drop_blocks", how, select)
             made.append({"op": op, "drop": list(places), "select": select, **repair})
         return [operations.get(op).model_validate(step) for step in made]
 

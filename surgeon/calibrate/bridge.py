@@ -17,7 +17,7 @@ from surgeon.calibrate.junction import Junction
 from surgeon.calibrate.taps import Entering, Taps
 from surgeon.calibrate.walk import Forward, Walk
 
-__all__ = ["bridge_gap"]
+__all__ = ["bridge_gap", "end_error"]
 
 
 def bridge_gap(
@@ -62,3 +62,12 @@ def bridge_gap(
             return None
         gram, cross, rows = gram + block_gram(a), cross + block_gram(a, e), rows + len(a)
     return gram / rows, cross / rows
+
+
+def end_error(targets: Sequence[Tensor], walk: Walk, forward: Forward) -> float:
+    """Mean square of what lies between the states that the current Block ends on and those it should."""
+    total, count = 0.0, 0
+    for number, target in enumerate(targets):
+        apart = walk.run(forward, number) - target
+        total, count = total + float(apart.double().square().sum()), count + apart.numel()
+    return total / count

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from surgeon.calibrate.bridge import bridge_gap
+from surgeon.calibrate.behind_norm import bridge_behind_norm
+from surgeon.calibrate.bridge import bridge_gap, end_error
 from surgeon.calibrate.gap import stream_gap
 from surgeon.calibrate.walk import Forward, Walk
-from surgeon.errors import InfeasibleError
 from surgeon.graph import BlockSelector, Graph, Stack
 from surgeon.operations.repairing import Mended
 from surgeon.operations.state import State
@@ -29,6 +30,8 @@ from surgeon.rebuild import masked
 from surgeon.repair import Cut, Gap, Repair
 
 __all__ = ["bridged", "gaps_of", "unfit_for_gaps"]
+
+Mend = Callable[[Cut, Gap], Mapping[str, Tensor]]
 
 _TOKENS = 4096
 """Tokens of one batch of a walk."""
@@ -47,8 +50,7 @@ def unfit_for_gaps(repair: Repair) -> str | None:
 def bridged(repair: Repair, select: BlockSelector, before: State, after: State) -> Mended:
     """What `repair` assigns for the Blocks that `after` drops and `before` does not.
 
-    Raises:
-        InfeasibleError: no gap can be bridged on this model.
+    Gaps that cannot be bridged on this model are said in the notes.
     """
     gaps = gaps_of(select, before, after) if repair.needs_text else {}
     if not gaps:
@@ -57,18 +59,15 @@ def bridged(repair: Repair, select: BlockSelector, before: State, after: State) 
     reach = getattr(repair, "reach", "gap")
     evidence = _Gaps(after, blocks, gaps)
     done = repair.mend(tuple(_takers(after, blocks, gaps, reach)), evidence)
+    values = dict(done.values)
     bridged = {place for place in gaps if evidence.fitted.get(place)}
-    notes = (f"{len(bridged)} of {len(gaps)} gaps bridged", *evidence.notes)
+    start = ("a gap at the start of the stack has nothing before it",) if -1 in gaps else ()
+    notes = (f"{len(bridged)} of {len(gaps)} gaps bridged", *start, *evidence.notes)
     if reach == "rest":
-        notes = (*notes, f"{len(done.values)} projections fitted in all")
-    if not done.values:
-        raise InfeasibleError(
-            f"none of {len(gaps)} gaps can be bridged: {'; '.join(evidence.notes) or 'they start the stack'}",
-            hint="repair: none",
-        )
+        notes = (*notes, f"{len(values)} projections fitted in all")
     args = repair.model_dump(mode="json", exclude={"repair"})
-    edits = tuple(Assign(name, f"repair.{repair.repair}", args, after.step) for name in done.values)
-    return Mended(edits, dict(done.values), (*notes, *done.notes))
+    edits = tuple(Assign(name, f"repair.{repair.repair}", args, after.step) for name in values)
+    return Mended(edits, values, (*notes, *done.notes))
 
 
 def gaps_of(select: BlockSelector, before: State, after: State) -> dict[int, int]:
@@ -162,9 +161,7 @@ class _Gaps:
     def grams(self, cuts: Sequence[Cut], constant: bool) -> Mapping[str, Tensor]:
         return {}
 
-    def along_stream(
-        self, cuts: Sequence[Cut], constant: bool, mend: Callable[[Cut, Gap], Mapping[str, Tensor]]
-    ) -> Mapping[str, Tensor]:
+    def along_stream(self, cuts: Sequence[Cut], constant: bool, mend: Mend) -> Mapping[str, Tensor]:
         """Gap by gap from the front; each repair changes what the next one starts from."""
         samples = self.bench.samples
         size = max(1, _TOKENS // samples.ids.shape[1])
@@ -172,30 +169,60 @@ class _Gaps:
         aim = Walk.begin(self.bench.module, self.blocks, samples, size, whole)
         have = aim.beside(self._forward(0))
         values: dict[str, Tensor] = {}
-        for cut in cuts:
-            place = self.blocks.index(cut.block or "")
+        for block, here in groupby(cuts, key=lambda cut: cut.block):
+            place, own = self.blocks.index(block or ""), tuple(here)
             self._advance(have, place)
             while aim.at < self.ends.get(place, place - 1) + 1:
                 aim.advance(whole)
-            gap = self._gap(cut, place, (aim, whole), have)
-            if gap is None:
-                self.notes.append(f"what '{cut.param}' gives does not simply join the stream; left as it is")
-                continue
-            new = mend(cut, gap)
-            values |= new
-            self.fitted[place] = self.fitted.get(place, 0) + 1
-            self.plan = self.plan.add([Assign(name, "repair") for name in new], new)
+            found = self._fitted(own, place, (aim, whole), have, mend)
+            if place in self.ends:
+                fewer = [self._fitted(own[-1:], place, (aim, whole), have, mend)] if len(own) > 1 else []
+                found = self._best([found, *fewer, {}], aim, have)
+            values |= found
+            self.fitted[place] = len(found)
+            self.plan = self._with(found)
             self.bench.told("bridge gaps", place + 1, len(self.blocks))
         return values
 
-    def _gap(self, cut: Cut, place: int, aim: tuple[Walk, Forward], have: Walk) -> Gap | None:
+    def _fitted(
+        self, cuts: Sequence[Cut], place: int, aim: tuple[Walk, Forward], have: Walk, mend: Mend
+    ) -> dict[str, Tensor]:
+        """New values of the projections of one Block, each fitted with the earlier ones in force."""
+        values: dict[str, Tensor] = {}
+        for cut in cuts:
+            gap = self._gap(cut, place, aim, have, self._with(values))
+            if gap is None:
+                note = f"what '{cut.param}' gives does not simply join the stream; left as it is"
+                self.notes = [*dict.fromkeys((*self.notes, note))]
+            else:
+                values |= mend(cut, gap)
+        return values
+
+    def _best(self, tried: Sequence[dict[str, Tensor]], aim: Walk, have: Walk) -> dict[str, Tensor]:
+        """Of these values of one Block those that end nearest to the original.
+
+        Projections before the last are fitted as if what comes behind them gave what it gave before, and
+        those before a norm as if its scale stayed: wrong where they have to move far.
+        """
+        errors = [end_error(aim.states, have, self._forward(have.at, self._with(v))) for v in tried]
+        best = tried[errors.index(min(errors))]
+        left = sorted(tried[0].keys() - best.keys())
+        if left:
+            self.notes.append(f"{', '.join(left)} left as it is: fitted too, the gap ends further off")
+        return best
+
+    def _with(self, values: Mapping[str, Tensor]) -> Plan:
+        return self.plan.add([Assign(name, "repair") for name in values], values)
+
+    def _gap(self, cut: Cut, place: int, aim: tuple[Walk, Forward], have: Walk, plan: Plan) -> Gap | None:
         """What the projection should add: up to the end of a gap, or to the original's own state."""
-        kept, forward = torch.from_numpy(cut.kept), self._forward(place)
+        kept, forward = torch.from_numpy(cut.kept), self._forward(place, plan)
         if place in self.ends:
             found = bridge_gap(cut.param, kept, aim[0].states, have, forward)
+            found = found or bridge_behind_norm(cut.param, kept, aim[0].states, have, forward)
             return None if found is None else Gap(*found)
         behind = stream_gap(cut.param, kept, False, aim, (have, forward))
-        return Gap(behind.gram, behind.cross) if behind.joined else None
+        return Gap(behind.gram, behind.cross, behind.joined)
 
     def _advance(self, have: Walk, place: int) -> None:
         while have.at < place:
@@ -204,7 +231,7 @@ class _Gaps:
             else:
                 have.advance(self._forward(have.at))
 
-    def _forward(self, at: int) -> Callable[..., object]:
+    def _forward(self, at: int, plan: Plan | None = None) -> Callable[..., object]:
         """The cut model, to run the Block at `at`."""
         unused = self.blocks[:at] + self.blocks[at + 1 :]
-        return masked(self.bench.module, self.plan, self.state.graph).fixed(unused)
+        return masked(self.bench.module, plan or self.plan, self.state.graph).fixed(unused)

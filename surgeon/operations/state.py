@@ -12,7 +12,17 @@ from surgeon.calibrate import Bench, Statistic, Statistics
 from surgeon.errors import SelectorError, SurgeonError
 from surgeon.graph import Graph, Group, Selector
 from surgeon.operations.masked_weights import MaskedWeights
-from surgeon.plan import Edit, GroupedLimits, Limits, Plan, Refused, Unlimited, traced_edits
+from surgeon.plan import (
+    Edit,
+    GroupedLimits,
+    LeftLimits,
+    Limits,
+    Plan,
+    Refused,
+    Unlimited,
+    gone_groups,
+    traced_edits,
+)
 from surgeon.rebuild import TensorSource
 
 __all__ = ["Inexpressible", "Measure", "State"]
@@ -46,8 +56,10 @@ class State:
 
     @cached_property
     def limits(self) -> Limits:
-        """What the config can express, asked about Axes of this Graph."""
-        return GroupedLimits(self.config_limits, self.graph)
+        """What the config can express, asked about Axes of this Graph that are left."""
+        whole = GroupedLimits(self.config_limits, self.graph)
+        gone = gone_groups(self.plan, self.graph)
+        return LeftLimits(whole, tuple(sorted(gone))) if gone else whole
 
     @cached_property
     def weights(self) -> TensorSource:
@@ -75,12 +87,18 @@ class State:
         return self.measure(self.plan, frozenset(narrow.values())).renamed(narrow)
 
     def selected(self, select: Selector) -> tuple[Group, ...]:
-        """What `select` chooses, apart from what a pass of the recipe protects.
+        """What `select` chooses, apart from what went with dropped Blocks and what a pass protects.
 
         Raises:
             SelectorError: the selection is empty, or nothing of it is left.
         """
-        groups = select.on(self.graph)
+        gone = gone_groups(self.plan, self.graph)
+        groups = tuple(group for group in select.on(self.graph) if group.name not in gone)
+        if not groups:
+            raise SelectorError(
+                f"all that {select} selects went with blocks that steps before step {self.step} dropped",
+                hint="select others",
+            )
         free = tuple(group for group in groups if group.name not in self.protected)
         if not free:
             raise SelectorError(

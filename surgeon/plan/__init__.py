@@ -7,6 +7,7 @@ from surgeon.plan.cuts import Cuts, cuts_of
 from surgeon.plan.document import plan_document, plan_from_document
 from surgeon.plan.edits import Assign, DropBlock, Edit, Keep
 from surgeon.plan.gone import dropped_parts, gone_modules, gone_prefixes, silent_params
+from surgeon.plan.left import LeftLimits, gone_groups
 from surgeon.plan.limits import Limits, Refusal, Unlimited
 from surgeon.plan.members import GroupedLimits, kept_of, traced_edits
 from surgeon.plan.plan import Plan
@@ -24,6 +25,7 @@ __all__ = [
     "GroupedLimits",
     "Keep",
     "LedgerRow",
+    "LeftLimits",
     "Limits",
     "Loader",
     "Loads",
@@ -36,6 +38,7 @@ __all__ = [
     "check_plan",
     "cuts_of",
     "dropped_parts",
+    "gone_groups",
     "gone_modules",
     "gone_prefixes",
     "kept_of",

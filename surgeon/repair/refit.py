@@ -40,8 +40,8 @@ class Refit(Repair):
     constant: bool = False
     """Fit the bias too, where there is one."""
     reach: Literal["gap", "layer", "rest"] = "gap"
-    """Behind dropped blocks or sublayers, what is fitted: the last projection before the gap, both of its
-    layer, or these and those of all later layers as well."""
+    """Behind dropped blocks or sublayers, what is fitted: the last projection before the gap; both of its
+    layer, where that ends nearer to the original; or these and those of all later layers as well."""
 
     def mend(self, cuts: Sequence[Cut], evidence: Evidence) -> Repaired:
         """New weights, and biases where `constant`."""

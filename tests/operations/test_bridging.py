@@ -91,14 +91,40 @@ def test_where_experts_write_attention_takes_over():
 
 def test_a_gap_at_the_start_has_nothing_before_it():
     found = state_of(model_of("dense"), limited=False)
-    with pytest.raises(InfeasibleError, match="none of 1 gaps can be bridged: they start the stack"):
-        drop([0]).run(found)
+    after, record = drop([0]).run(found)
+    assert after.plan.assigned == ()
+    assert record.notes == ("0 of 1 gaps bridged", "a gap at the start of the stack has nothing before it")
 
 
-def test_a_norm_behind_every_projection_is_said():
-    found = state_of(model_of("sliding"), limited=False)
-    with pytest.raises(InfeasibleError, match="does not simply join the stream"):
-        drop([2]).run(found)
+def test_through_a_norm_that_scales_a_step_is_made_and_kept_where_it_helps():
+    module = model_of("sliding")
+    found = state_of(module, samples_of(89, 9), limited=False)
+    after, record = drop([2]).run(found)
+    assert record.notes[0] == "1 of 1 gaps bridged"
+    assert after.plan.assigned == ("model.layers.1.mlp.down_proj.weight",)
+    ids = found.trial().samples.ids
+    goal, _ = states(module, ids, {})
+    mended, _ = states(module, ids, dict(after.plan.values))
+    assert np.square(mended[1] - goal[2]).mean() < np.square(goal[1] - goal[2]).mean()
+
+
+def test_a_norm_on_the_stream_is_said_and_nothing_is_fitted():
+    found = state_of(model_of("encoder"), limited=False)
+    after, record = drop([2]).run(found)
+    assert after.plan.assigned == ()
+    assert record.notes[0] == "0 of 1 gaps bridged"
+    assert "does not simply join the stream" in record.notes[1]
+
+
+def test_attention_is_left_where_its_fit_would_do_harm(monkeypatch):
+    from surgeon.operations import bridging
+
+    errors = iter([3.0, 1.0, 2.0])
+    monkeypatch.setattr(bridging, "end_error", lambda *given: next(errors))
+    found = state_of(model_of("dense"), limited=False)
+    after, record = drop([2], {**REFIT, "reach": "layer"}).run(found)
+    assert after.plan.assigned == ("model.layers.1.mlp.down_proj.weight",)
+    assert "o_proj.weight left as it is: fitted too, the gap ends further off" in record.notes[1]
 
 
 @pytest.mark.parametrize("repair", ["bias", {"repair": "refit", "target": "layer"}])
