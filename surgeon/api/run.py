@@ -19,6 +19,7 @@ from surgeon.api.together import together
 from surgeon.calibrate import Ranks
 from surgeon.errors import InputError
 from surgeon.io import check_output
+from surgeon.io.side_files import parse_size
 from surgeon.plan import Report
 from surgeon.recipe import Recipe
 
@@ -35,6 +36,8 @@ def run(
     device: str = "cpu",
     device_map: DeviceMap | None = None,
     cache: str | Path | None = None,
+    proof: bool = True,
+    memory: str | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Plan, cut, prove, publish. The output folder appears whole, or not at all.
@@ -49,6 +52,9 @@ def run(
         device_map: as transformers and accelerate take it, such as ``auto``, for a checkpoint that one device
             does not hold; in place of `device`.
         cache: folder where measurements are kept and found again; None keeps none.
+        proof: compare the result with the masked original, measure both, and write checksums; else only
+            write it.
+        memory: size that whole models may take while they are measured; None: a share of what is free.
         progress: told what is going on.
 
     Raises:
@@ -59,6 +65,7 @@ def run(
     """
     if out is None:
         raise InputError("no output folder was given", hint="out='…', or --out on the command line")
+    budget = None if memory is None else parse_size(memory)
     read = load_recipe(recipe, overrides)
     with together(device) as own:
         subject = Subject(named_model(read, model), own, device_map)
@@ -74,6 +81,8 @@ def run(
         shard_size=read.export.shard_size,
         recipe=read.dump(),
         held_out=held_out,
+        proof=proof,
+        memory=budget,
     )
     if not first:
         return planned.report

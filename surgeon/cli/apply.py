@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from surgeon.cli.arguments import Device, Json
+from surgeon.cli.arguments import Device, Json, Memory, Quick
 from surgeon.cli.console import print_json, say
 from surgeon.cli.gauge import gauge
 from surgeon.cli.report import print_measured, print_steps
@@ -23,17 +23,11 @@ def command(
         Literal["uniform", "padded", "per_layer"],
         typer.Option("--layout", help="How blocks of different widths are written; see docs/layouts.md."),
     ] = "uniform",
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", help="Write without proof and checksums; surgeon verify proves it later."),
-    ] = False,
+    quick: Quick = False,
     max_shard_size: Annotated[
         str, typer.Option("--max-shard-size", metavar="SIZE", help="Largest file of weights: 500MB, 5GB.")
     ] = "5GB",
-    memory: Annotated[
-        str | None,
-        typer.Option("--memory", metavar="SIZE", help="What the process may take; else a share of the free."),
-    ] = None,
+    memory: Memory = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:

@@ -14,11 +14,13 @@ __all__ = [
     "Device",
     "DeviceMap",
     "Json",
+    "Memory",
     "Model",
     "ModelOption",
     "NoCache",
     "Overrides",
     "Plugins",
+    "Quick",
     "RecipeFile",
 ]
 
@@ -62,3 +64,14 @@ Cache = Annotated[
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no measurements, and use none.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Write without proof and checksums; surgeon verify proves it later.")
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="What whole models may take while they are checked: 4GB; else a share.",
+    ),
+]

@@ -7,6 +7,7 @@ line when it begins.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,9 @@ def gauge(events: bool = False) -> Iterator[Told]:
     Args:
         events: JSON lines with ``stage``, ``done``, ``total``, ``seconds`` and ``memory`` (bytes).
     """
+    if os.environ.get("RANK", "0") != "0":  # of several processes of a launcher, the first one tells
+        yield lambda stage, done, total: None
+        return
     clock = _Clock()
     with ExitStack() as stack:
         show = _events(clock) if events else stack.enter_context(_shown())
@@ -76,7 +80,7 @@ class _Clock:
 def memory_now() -> int:
     """Bytes that this process holds in memory."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _line(event: dict[str, object]) -> None:

@@ -7,8 +7,20 @@ from typing import Annotated
 
 import typer
 
-from surgeon.cli.arguments import Cache, Device, DeviceMap, Json, NoCache, Overrides, Plugins, RecipeFile
-from surgeon.cli.console import print_json, progress, say
+from surgeon.cli.arguments import (
+    Cache,
+    Device,
+    DeviceMap,
+    Json,
+    Memory,
+    NoCache,
+    Overrides,
+    Plugins,
+    Quick,
+    RecipeFile,
+)
+from surgeon.cli.console import print_json, say
+from surgeon.cli.gauge import gauge
 from surgeon.cli.measurements import measurements, reports
 from surgeon.cli.report import print_measured, print_steps
 
@@ -28,12 +40,14 @@ def command(
     device_map: DeviceMap = None,
     cache: Cache = None,
     no_cache: NoCache = False,
+    quick: Quick = False,
+    memory: Memory = None,
     json: Json = False,
 ) -> None:
     """Plan, cut, prove, publish; then show what became of the model."""
     from surgeon.api.run import run
 
-    with progress() as told:
+    with gauge(events=json) as told:
         report = run(
             recipe,
             model=model,
@@ -42,6 +56,8 @@ def command(
             device=device,
             device_map=device_map,
             cache=measurements(cache, no_cache),
+            proof=not quick,
+            memory=memory,
             progress=told,
         )
     if not reports():
