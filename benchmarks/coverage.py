@@ -3,6 +3,7 @@
     python benchmarks/coverage.py --page                all families; docs/coverage.md is written
     python benchmarks/coverage.py --shard 3/8           an eighth of them; run again to go on
     python benchmarks/coverage.py --family causal/gpt2 --only trace --fresh
+    python benchmarks/coverage.py --sizes 2 --results other.jsonl     sizes that collide with each other
 
 Results lie in a file of JSON lines, one family a line; families that are in it are not run again.
 """
@@ -25,6 +26,7 @@ from benchmarks.coverage_table import page  # noqa: E402
 from benchmarks.examine import STAGES, examine  # noqa: E402
 from benchmarks.forked import forked  # noqa: E402
 from benchmarks.zoo import TASKS, Family, families  # noqa: E402
+from benchmarks.zoo.sizes import PROFILES, SIZES, Sizes  # noqa: E402
 
 PAGE = ROOT / "docs" / "coverage.md"
 RESULTS = ROOT / "benchmarks" / "results" / "coverage.jsonl"
@@ -37,7 +39,7 @@ def main() -> None:
     done = set() if asked.fresh else {row["family"] for row in read_results([asked.results])}
     chosen = [family for family in _chosen(asked) if family.key not in done]
     for place, family in enumerate(chosen, 1):
-        row = examined(family, _stages(asked.only, asked.skip), asked.limit)
+        row = examined(family, _stages(asked.only, asked.skip), asked.limit, PROFILES[asked.sizes])
         with asked.results.open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
         sys.stderr.write(f"{place}/{len(chosen)} {family.key}: {_verdict(row)} ({row['s']} s)\n")
@@ -52,10 +54,10 @@ def write_page(rows: list[dict]) -> None:
     PAGE.write_text(page(known, transformers.__version__), encoding="utf-8")
 
 
-def examined(family: Family, stages: tuple[str, ...], limit: float) -> dict:
+def examined(family: Family, stages: tuple[str, ...], limit: float, sizes: Sizes = SIZES) -> dict:
     """The row of one family: what each stage said, and where it stopped."""
     start = time.monotonic()
-    said, ended = forked(lambda report: examine(family, stages, report), limit)
+    said, ended = forked(lambda report: examine(family, stages, report, sizes), limit)
     row: dict = {"family": family.key, "class": family.class_name}
     row["stages"] = {words.pop("stage"): words for words in said if "stage" in words}
     crash = next((words["crash"] for words in said if "crash" in words), None)
@@ -119,6 +121,7 @@ def _arguments() -> argparse.Namespace:
         "--skip", action="append", default=[], choices=("prove", "depth"), help="leave a stage out"
     )
     parser.add_argument("--limit", type=float, default=120, help="seconds a family may take")
+    parser.add_argument("--sizes", choices=tuple(PROFILES), default="1", help="2: sizes that collide")
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON-lines file")
     parser.add_argument("--fresh", action="store_true", help="run families that have a result, too")
     parser.add_argument("--merge", type=Path, nargs="*", default=[], help="results of other shards")

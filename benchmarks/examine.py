@@ -20,6 +20,7 @@ from benchmarks.forked import Report
 from benchmarks.round_trip import Trip
 from benchmarks.zoo import Family, Specimen, Unbuildable, specimen
 from benchmarks.zoo.running import random_ids
+from benchmarks.zoo.sizes import SIZES, Sizes
 from surgeon.graph import Graph
 from surgeon.rebuild.symmetry import prove, randomised
 from surgeon.trace import recorded_inputs, trace_module
@@ -51,12 +52,12 @@ class Subject:
         return Trip(self.specimen.family, model, self.graph, self.tokens)
 
 
-def examine(family: Family, stages: tuple[str, ...], report: Report) -> None:
-    """Put `family` through `stages` as far as it goes; one report a stage."""
+def examine(family: Family, stages: tuple[str, ...], report: Report, sizes: Sizes = SIZES) -> None:
+    """Put `family`, of these tiny `sizes`, through `stages` as far as it goes; one report a stage."""
     torch.set_num_threads(1)
     start = time.monotonic()
     try:
-        found = specimen(family)
+        found = specimen(family, sizes=sizes)
     except Unbuildable as error:
         report({"stage": "build", "ok": False, "why": str(error)})
         return

@@ -89,10 +89,20 @@ class Trip:
                 kinds[kind] = self._cut_kind(limits, free)
             elif found:
                 kinds[kind] = {"ok": None, "why": f"locked: {found[0].locked}"}
+        self._excuse_states(kinds)
         why = "; ".join(f"{kind}: {words['why']}" for kind, words in kinds.items() if words["ok"] is False)
         if not any(words["ok"] is not None for words in kinds.values()):
             return {"ok": False, "kinds": kinds, "why": "there is nothing of these kinds to cut"}
         return {"ok": not why, "kinds": kinds, "why": why or None}
+
+    def _excuse_states(self, kinds: dict[str, dict[str, object]]) -> None:
+        """Heads or state of a state-space layer are asked for: with its heads cut, the state may stay."""
+        state = kinds.get("state", {})
+        if state.get("ok") is False:
+            done = [kind for kind, words in kinds.items() if words["ok"]]
+            held = {param for kind in done for group in self.graph.of_kind(kind) for param in group.params}
+            if all(held.intersection(group.params) for group in self.graph.of_kind("state")):
+                state["ok"] = None
 
     def _cut_kind(self, limits: ConfigLimits, names: Sequence[str]) -> dict[str, object]:
         """By the config's own fields; else block by block."""
@@ -101,7 +111,7 @@ class Trip:
             return words
         own = [name for name in names if self.graph.group(name).block is not None]
         for share in (KEPT, 0.5) if own else ():
-            edits = [self._keep(name, max(1, round(self.graph.group(name).size * share))) for name in own]
+            edits = [self._keep(name, _share(self.graph.group(name).size, share)) for name in own]
             tried = self._tried(edits, "per_layer")
             if tried.ok:
                 self._exports["per_layer"].edits += edits
@@ -116,7 +126,7 @@ class Trip:
             size = self.graph.group(tied[0]).size
             count = _nearest_smaller(limits, tied, size, sizes)
             if count is None:
-                refused.append(str(limits.refuse(dict.fromkeys(tied, max(1, round(size * KEPT)))))[:400])
+                refused.append(str(limits.refuse(dict.fromkeys(tied, _share(size, KEPT))))[:400])
             else:
                 sizes |= dict.fromkeys(tied, count)
         if not sizes:
@@ -240,9 +250,14 @@ def _nearest_smaller(
     limits: ConfigLimits, tied: Sequence[str], size: int, others: Mapping[str, int]
 ) -> int | None:
     """The count nearest to the kept share that the config can express and that cuts something."""
-    wanted = max(1, round(size * KEPT))
+    wanted = _share(size, KEPT)
     found = [count for count in limits.nearest(tied, wanted, others) if 0 < count < size]
     return min(found, key=lambda count: abs(count - wanted)) if found else None
+
+
+def _share(size: int, share: float) -> int:
+    """That share of a size of two or more, but neither nothing nor all of it."""
+    return min(size - 1, max(1, round(size * share)))
 
 
 def _kind(graph: Graph, edit: Edit) -> str:

@@ -41,6 +41,7 @@ class Depth:
         lists: fields beside it with one entry per block.
         members: fields beside it that list some blocks by their numbers.
         keyed: mappings beside it whose keys are numbers of blocks.
+        firsts: fields beside it that say how many of the first blocks are of another sort.
     """
 
     path: Path
@@ -49,10 +50,11 @@ class Depth:
     lists: tuple[Path, ...] = ()
     members: tuple[Path, ...] = ()
     keyed: tuple[Path, ...] = ()
+    firsts: tuple[Path, ...] = ()
 
     def resize(self, config: PreTrainedConfig, keep: Sequence[int]) -> PreTrainedConfig:
         """A new config with only the blocks `keep`; a RebuildError where its validators refuse."""
-        return resize_depth(config, self.path, keep, self.lists, self.members, self.keyed)
+        return resize_depth(config, self.path, keep, self.lists, self.members, self.keyed, self.firsts)
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,9 @@ def find_depths(config: PreTrainedConfig, graph: Graph) -> tuple[Depth, ...]:
                 depth = replace(depth, keyed=_keyed(depth, config, whole))
                 if _counts(depth, config, blocks, graph, whole):
                     depth = _only_lists_per_block(depth, config, whole)
-                    found.append(replace(depth, members=_lists_of_blocks(depth, config, blocks, whole)))
+                    members = _lists_of_blocks(depth, config, blocks, whole)
+                    firsts = _counts_of_first(depth, config, blocks, whole)
+                    found.append(replace(depth, members=members, firsts=firsts))
                     break
     return tuple(found)
 
@@ -225,6 +229,31 @@ def _keyed(depth: Depth, config: PreTrainedConfig, whole: Signature) -> tuple[Pa
     return tuple(found)
 
 
+def _counts_of_first(
+    depth: Depth, config: PreTrainedConfig, blocks: Sequence[str], whole: Signature
+) -> tuple[Path, ...]:
+    """Numbers that, one less, change exactly the last of as many first blocks."""
+    found: list[Path] = []
+    for path, value in leaves(config).items():
+        beside = path[:-1] == depth.path[:-1] and path != depth.path
+        if beside and type(value) is int and 0 < value <= len(blocks):
+            moved = _moved(config, {path: value - 1}, whole)
+            if moved and all(f"{name}.".startswith(f"{blocks[value - 1]}.") for name in moved):
+                found.append(path)
+    return tuple(found)
+
+
+def _moved(config: PreTrainedConfig, changes: Mapping[Path, object], whole: Signature) -> set[str]:
+    """Names of tensors and modules that are otherwise with these changes; none where they are refused."""
+    try:
+        other = measure(vary(config, changes))
+    except RebuildError:
+        return set()
+    return {name for name, _ in whole.shapes.items() ^ other.shapes.items()} | {
+        path for (path, _), _ in whole.numbers.items() ^ other.numbers.items()
+    }
+
+
 def _lists_of_blocks(
     depth: Depth, config: PreTrainedConfig, blocks: Sequence[str], whole: Signature
 ) -> tuple[Path, ...]:
@@ -233,15 +262,7 @@ def _lists_of_blocks(
     for path, numbers in numbered_beside(config, depth.path).items():
         if path in depth.lists:
             continue
-        block = blocks[numbers[0]]
-        try:
-            other = measure(vary(config, {path: numbers[1:]}))
-        except RebuildError:
-            continue
-        moved = {name for name, _ in whole.shapes.items() ^ other.shapes.items()}
-        moved |= {
-            f"{path}.{attribute}" for (path, attribute), _ in whole.numbers.items() ^ other.numbers.items()
-        }
-        if moved and all(name.startswith(f"{block}.") for name in moved):
+        moved = _moved(config, {path: numbers[1:]}, whole)
+        if moved and all(f"{name}.".startswith(f"{blocks[numbers[0]]}.") for name in moved):
             found.append(path)
     return tuple(found)

@@ -198,7 +198,7 @@ def _ledger(
         if entry(config, depth.path) == depth.blocks:
             continue
         why = f"blocks of {depth.container} that are left"
-        for path in (depth.path, *depth.lists, *depth.members, *depth.keyed):
+        for path in (depth.path, *depth.lists, *depth.members, *depth.keyed, *depth.firsts):
             before, after = entry(space.config, path), entry(config, path)
             if before != after:
                 rows.append(LedgerRow(field=path_text(path), old=_json(before), new=_json(after), why=why))

@@ -122,12 +122,13 @@ def resize_depth(
     lists: Sequence[Path],
     members: Sequence[Path] = (),
     keyed: Sequence[Path] = (),
+    firsts: Sequence[Path] = (),
 ) -> PreTrainedConfig:
     """A new config whose depth, the field at `path`, counts only the blocks `keep`.
 
     The lists at the paths `lists`, which have one entry per block, keep the entries of those blocks;
     those at `members`, which list blocks by number, get their new numbers, and so do the keys of the
-    mappings at `keyed`.
+    mappings at `keyed`; the numbers at `firsts`, of first blocks, count those of them that stay.
 
     Raises:
         RebuildError: the config's own validators refuse the result.
@@ -141,6 +142,8 @@ def resize_depth(
             for place, block in enumerate(keep)
             if block in entries
         }
+    for *_, key in firsts:
+        section[key] = sum(block < section[key] for block in keep)
     section[path[-1]] = len(keep)
     for *_, key in lists:
         section[key] = [section[key][block] for block in keep]

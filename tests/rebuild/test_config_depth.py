@@ -1,0 +1,115 @@
+"""What counts blocks, and what goes along when some are dropped."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import BertConfig, Gemma4TextConfig, Glm4MoeConfig, OlmoHybridConfig
+
+from surgeon.plan import DropBlock, Plan
+from surgeon.rebuild.apply import apply_plan
+from surgeon.rebuild.config_tree import keyed_beside, lists_beside, resize_depth
+from surgeon.rebuild.verify import compare
+from tests.rebuild.config_cases import TOKENS, config_with, cut, probed_config
+
+SMALL = {
+    "hidden_size": 24,
+    "intermediate_size": 20,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 50,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def hybrid():
+    # Two linear layers before the attention layer, which the class insists on.
+    return probed_config(
+        OlmoHybridConfig(
+            **SMALL,
+            num_hidden_layers=3,
+            layer_types=["linear_attention", "linear_attention", "full_attention"],
+            linear_num_key_heads=2,
+            linear_num_value_heads=2,
+            linear_key_head_dim=6,
+            linear_value_head_dim=6,
+        )
+    )
+
+
+def test_depth_is_found_where_the_last_block_may_not_go(hybrid):
+    _, _, space = hybrid
+    assert [(depth.path, depth.lists) for depth in space.depths] == [
+        (("num_hidden_layers",), (("layer_types",),))
+    ]
+
+
+def test_two_equal_blocks_before_another_sort_are_both_cut(hybrid):
+    module, graph, space = hybrid
+    plan = cut(graph, ffn=15)
+    small, ledger = apply_plan(module, plan, graph, space)
+    assert [(row.field, row.new) for row in ledger] == [("intermediate_size", 15)]
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_a_cut_and_a_dropped_block_of_the_same_sort(hybrid):
+    module, graph, space = hybrid
+    kept = [edit for edit in cut(graph, ffn=15).edits if ".1." not in edit.axis]
+    plan = Plan(graph.model_type, (*kept, DropBlock("model.layers.1", 0)))
+    small, _ = apply_plan(module, plan, graph, space)
+    assert small.config.layer_types == ["linear_attention", "full_attention"]
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_a_sort_that_is_dropped_whole_binds_no_field():
+    # One dense layer with an own width, then layers of experts: without it, nothing is that wide.
+    config = Glm4MoeConfig(
+        **SMALL,
+        head_dim=6,
+        num_hidden_layers=3,
+        first_k_dense_replace=1,
+        moe_intermediate_size=12,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_shared_experts=1,
+    )
+    module, graph, space = probed_config(config)
+    kept = [edit for edit in cut(graph, kv_group=1).edits if ".0." not in edit.axis]
+    plan = Plan(graph.model_type, (*kept, DropBlock("model.layers.0", 0)))
+    assert kept
+    small, ledger = apply_plan(module, plan, graph, space)
+    assert ("first_k_dense_replace", 1, 0) in {(row.field, row.old, row.new) for row in ledger}
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_mappings_keyed_by_blocks_are_renumbered():
+    config = Gemma4TextConfig(
+        **SMALL,
+        num_hidden_layers=3,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        head_dim=6,
+    )
+    path = ("per_layer_config",)
+    assert path in keyed_beside(config, ("num_hidden_layers",))
+    before = config.to_dict()[path[-1]]
+    assert {int(block) for block in before} == {2}
+    lists = lists_beside(config, ("num_hidden_layers",))
+    shorter = resize_depth(config, ("num_hidden_layers",), (0, 2), lists, keyed=(path,))
+    assert list(shorter.to_dict()[path[-1]]) == ["1"]
+    assert list(shorter.to_dict()[path[-1]].values()) == list(before.values())
+
+
+def test_labels_of_a_classifier_are_no_blocks():
+    config = config_with("llama", num_hidden_layers=2)
+    assert keyed_beside(config, ("num_hidden_layers",)) == (("id2label",),)
+    _, _, space = probed_config(config)
+    assert [depth.keyed for depth in space.depths] == [()]
+
+
+def test_no_list_lies_beside_an_entry_of_a_list():
+    config = BertConfig(num_hidden_layers=2)
+    config.sizes = [4, 4]
+    assert lists_beside(config, ("sizes", 0)) == ()
+    assert keyed_beside(config, ("sizes", 0)) == ()
