@@ -7,7 +7,7 @@ Evaluated on the masked view, which computes what the exported model would: FLAP
 from layer to layer, and have no uniform export. FLAP's biases are added where the family's config can.
 Perplexity: non-overlapping windows of `--seq-len` tokens, no start token. `--heads` also removes a third of
 the kv groups of every layer. Results are kept as JSON lines in `--results`, and what is there is not run
-again; `--page` writes the table of all of them into docs/results.md.
+again; `--page` writes the tables of all of them into docs/results.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import math
 import statistics
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from surgeon.trace import trace_module
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results.md"
+OVERLAPS = ROOT / "benchmarks" / "results" / "flap_overlap.json"
 
 REFIT = {"repair": "refit", "target": "stream", "ridge": 0.01}
 METHODS: dict[str, dict[str, Any]] = {
@@ -123,45 +125,61 @@ def cut(model: PreTrainedModel, bench: Bench, todo: list[Remove]) -> Plan:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Every method at every size and seed that is not in the results yet."""
+    """Every method at every size and seed that is not in the results yet, measured on every text."""
     folder = Path(arguments.model)
     model = with_biases(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval())
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = {
-        name: tokenizer(Path(path).read_text(encoding="utf-8"))["input_ids"]
-        for name, path in (("calibrate", arguments.calibrate), ("measure", arguments.measure))
-    }
+    ids = tokenizer(arguments.calibrate.read_text(encoding="utf-8"))["input_ids"]
     length = arguments.seq_len
-    windows = torch.tensor(ids["measure"][: len(ids["measure"]) // length * length]).view(-1, length)
-    windows = windows[: arguments.windows]
+    windows = {path.stem: _windows(tokenizer, path, length, arguments.windows) for path in arguments.measure}
     graph = trace_module(model)
-    dense = perplexity(model, Plan(graph.model_type), graph, windows)
+    dense = {text: perplexity(model, Plan(graph.model_type), graph, found) for text, found in windows.items()}
     done = {key(row) for row in rows(arguments.results)}
     for seed in arguments.seeds:
-        bench = Measured(model, graph, pack(ids["calibrate"], arguments.samples, length, seed))
-        for keep in arguments.keep:
-            for method in arguments.methods:
-                row = {"model": folder.name, "method": method, "keep": keep, "seed": seed}
-                row |= {
-                    "heads": arguments.heads,
-                    "samples": arguments.samples,
-                    "seq_len": length,
-                    "windows": len(windows),
-                }
-                if key(row) in done:
-                    continue
-                start = time.perf_counter()
-                plan = cut(model, bench, steps(method, keep, arguments.heads, seed))
-                after = perplexity(model, plan, graph, windows)
-                row |= {"dense": dense, "after": after, "seconds": round(time.perf_counter() - start, 1)}
+        bench = Measured(model, graph, pack(ids, arguments.samples, length, seed))
+        for keep, method in product(arguments.keep, arguments.methods):
+            row = {"model": folder.name, "method": method, "keep": keep, "seed": seed}
+            row |= {"heads": arguments.heads, "samples": arguments.samples, "seq_len": length}
+            row |= {"calibrated": arguments.calibrate.stem}
+            todo = [{**row, "text": text, "windows": len(found)} for text, found in windows.items()]
+            todo = [row for row in todo if key(row) not in done]
+            if not todo:
+                continue
+            start = time.perf_counter()
+            plan = cut(model, bench, steps(method, keep, arguments.heads, seed))
+            seconds = round(time.perf_counter() - start, 1)
+            for one in todo:
+                after = perplexity(model, plan, graph, windows[one["text"]])
+                one |= {"dense": dense[one["text"]], "after": after, "seconds": seconds}
                 with arguments.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(f"{method} keep {keep} seed {seed}: {dense:.2f} -> {after:.2f} (+{after - dense:.2f})")
+                    file.write(json.dumps(one) + "\n")
+                print(
+                    f"{method} keep {keep} seed {seed} {one['text']}: {one['dense']:.2f} -> {after:.2f} "
+                    f"(+{after - one['dense']:.2f})",
+                    flush=True,
+                )
+
+
+def _windows(tokenizer: Any, path: Path, length: int, most: int | None) -> torch.Tensor:
+    """Token ids of a text, [windows, length]."""
+    ids = tokenizer(path.read_text(encoding="utf-8"))["input_ids"]
+    return torch.tensor(ids[: len(ids) // length * length]).view(-1, length)[:most]
 
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
     """What tells measurements apart."""
-    names = ("model", "method", "keep", "heads", "seed", "samples", "seq_len", "windows")
+    names = (
+        "model",
+        "method",
+        "keep",
+        "heads",
+        "seed",
+        "calibrated",
+        "samples",
+        "seq_len",
+        "text",
+        "windows",
+    )
     return tuple(row[name] for name in names)
 
 
@@ -170,41 +188,78 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def page(found: list[dict[str, Any]]) -> str:
+def page(found: list[dict[str, Any]], overlaps: dict[str, list[dict[str, Any]]]) -> str:
     """docs/results.md."""
     lines = [
         "# Results",
         "",
         "Made by `benchmarks/quality.py`; no training. Rise of perplexity over the whole model's, mean and",
         "spread (standard deviation) over calibration seeds; of MLP channels the share kept is given.",
+        "A ratio is the mean rise over FLAP's. Where kv groups go too, one of three goes in every layer, by",
+        "every method.",
         "",
     ]
-    for setting in sorted({setting_of(row) for row in found}):
-        mine = [row for row in found if setting_of(row) == setting]
-        name, heads, samples, length, windows = setting
-        keeps = sorted({r["keep"] for r in mine}, reverse=True)
-        lines += [
-            f"## {name}" + (", a third of the kv groups gone as well" if heads else ""),
-            "",
-            f"Dense {mine[0]['dense']:.2f}. Calibrated on {samples} samples of {length} tokens, measured on "
-            f"{windows} windows of {length} tokens.",
-            "",
-            "| Method | " + " | ".join(f"keep {keep:.0%}" for keep in keeps) + " | seeds |",
-            "|---|" + "---|" * (len(keeps) + 1),
-        ]
-        for method, words in WORDS.items():
-            ours = [row for row in mine if row["method"] == method]
-            cells = [[row["after"] - row["dense"] for row in ours if row["keep"] == keep] for keep in keeps]
-            if any(cells):
-                shown = " | ".join(cell(values) for values in cells)
-                lines.append(f"| {words} | {shown} | {max(len(values) for values in cells)} |")
-        lines.append("")
-    return "\n".join(lines)
+    for setting in sorted({setting_of(row) for row in found}, key=lambda one: (one[2:], one)):
+        lines += table(setting, [row for row in found if setting_of(row) == setting])
+    return "\n".join([*lines, *overlap_table(overlaps)])
+
+
+def table(setting: tuple[Any, ...], mine: list[dict[str, Any]]) -> list[str]:
+    """Lines of one table."""
+    name, heads, calibrated, samples, length, text, windows = setting
+    keeps = sorted({row["keep"] for row in mine}, reverse=True)
+    lines = [
+        f"## {name} on {text}" + (", a third of the kv groups gone as well" if heads else ""),
+        "",
+        f"Dense {mine[0]['dense']:.2f}. Calibrated on {samples} samples of {length} tokens of {calibrated}, "
+        f"measured on {windows} windows of {length} tokens.",
+        "",
+        "| Method | " + " | ".join(f"keep {keep:.0%} | ratio" for keep in keeps) + " | seeds |",
+        "|---|" + "---|" * (2 * len(keeps) + 1),
+    ]
+    rises = {
+        (method, keep): [r["after"] - r["dense"] for r in mine if (r["method"], r["keep"]) == (method, keep)]
+        for method in WORDS
+        for keep in keeps
+    }
+    for method, words in WORDS.items():
+        cells = [rises[method, keep] for keep in keeps]
+        if any(cells):
+            shown = " | ".join(
+                f"{cell(values)} | {ratio(values, rises['flap', keep])}"
+                for keep, values in zip(keeps, cells, strict=True)
+            )
+            seeds = sorted({len(values) for values in cells if values})
+            lines.append(f"| {words} | {shown} | {' and '.join(map(str, seeds))} |")
+    return [*lines, ""]
+
+
+def overlap_table(overlaps: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Lines on FLAP's own code."""
+    lines = [
+        "## FLAP against its original code",
+        "",
+        "Made by `benchmarks/flap_overlap.py`: what is kept of a small Llama by the paper's formulas (the",
+        "default) and by `variant: released`, against what the authors' code keeps. Shared indices over all",
+        "that either keeps.",
+        "",
+        "| Setting | heads, paper | channels, paper | heads, released | channels, released |",
+        "|---|---|---|---|---|",
+    ]
+    for setting, found in overlaps.items():
+        cells = [f"{one['shared']} of {one['every']} ({one['shared'] / one['every']:.1%})" for one in found]
+        lines.append(f"| {setting} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def setting_of(row: dict[str, Any]) -> tuple[Any, ...]:
     """What one table is of."""
-    return tuple(row[name] for name in ("model", "heads", "samples", "seq_len", "windows"))
+    return tuple(row[n] for n in ("model", "heads", "calibrated", "samples", "seq_len", "text", "windows"))
+
+
+def ratio(values: list[float], flap: list[float]) -> str:
+    """Mean rise over FLAP's."""
+    return f"{statistics.mean(values) / statistics.mean(flap):.2f}" if values and flap else ""
 
 
 def cell(values: list[float]) -> str:
@@ -221,8 +276,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model")
-    parser.add_argument("--calibrate", help="text file")
-    parser.add_argument("--measure", help="text file")
+    parser.add_argument("--calibrate", type=Path, help="text file")
+    parser.add_argument("--measure", type=Path, nargs="+", help="text files")
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS))
     parser.add_argument("--keep", nargs="+", type=float, default=[0.8, 0.5])
     parser.add_argument("--heads", action="store_true", help="remove a third of the kv groups as well")
@@ -237,7 +292,8 @@ def main() -> None:
     if arguments.model:
         run(arguments)
     if arguments.page:
-        PAGE.write_text(page(rows(arguments.results)), encoding="utf-8")
+        overlaps = json.loads(OVERLAPS.read_text(encoding="utf-8"))
+        PAGE.write_text(page(rows(arguments.results), overlaps), encoding="utf-8")
 
 
 if __name__ == "__main__":
