@@ -19,25 +19,59 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.quality import ROOT, cell, perplexity
 from surgeon.calibrate import Bench, pack
-from surgeon.operations import State
-from surgeon.operations.remove import Remove
+from surgeon.operations import State, operations
 from surgeon.plan import Plan
 from surgeon.rebuild import ModuleSource
 from surgeon.trace import trace_module
 
 PAGE = ROOT / "docs" / "results-experts.md"
 REFIT = {"repair": "refit", "target": "stream", "ridge": 0.01}
+MERGE = {"op": "merge_experts"}
 METHODS: dict[str, dict[str, Any]] = {
     "random": {"criterion": "random"},
     "ean": {"criterion": "ean"},
     "reap": {"criterion": "reap"},
-    "frequency": {"criterion": "frequency"},
-    "gate_mass": {"criterion": "gate_mass"},
     "moe_pruner": {"criterion": "moe_pruner"},
+    "gate_mass": {"criterion": "gate_mass"},
+    "frequency": {"criterion": "frequency"},
+    "reconstruction": {"criterion": {"criterion": "reconstruction", "tokens": 4096}},
     "reap_sum": {"criterion": "reap_sum"},
     "frequency, refit": {"criterion": "frequency", "repair": REFIT},
+    "reconstruction, refit": {"criterion": {"criterion": "reconstruction", "tokens": 4096}, "repair": REFIT},
     "reap_sum, refit": {"criterion": "reap_sum", "repair": REFIT},
+    "merge outputs": {**MERGE, "cluster": "outputs"},
+    "merge router": {**MERGE, "cluster": "router"},
+    "merge around_kept": {**MERGE, "cluster": "around_kept", "criterion": "reap_sum"},
+    "merge outputs, refit": {**MERGE, "cluster": "outputs", "repair": REFIT},
+    "merge router, refit": {**MERGE, "cluster": "router", "repair": REFIT},
+    "merge around_kept, refit": {
+        **MERGE,
+        "cluster": "around_kept",
+        "criterion": "reap_sum",
+        "repair": REFIT,
+    },
 }
+
+GOOD = {
+    "random": "never: the floor",
+    "ean": "evenly loaded mixtures; here the rarest experts have the largest outputs",
+    "reap": "evenly loaded mixtures, rare experts that matter",
+    "moe_pruner": "many experts go; channels inside of experts",
+    "gate_mass": "near reap_sum where outputs are of one size",
+    "frequency": "few experts go, one cheap pass",
+    "reconstruction": "few experts, all sets can be tried",
+    "reap_sum": "first choice without repair",
+    "frequency, refit": "repair evens criteria out",
+    "reconstruction, refit": "few experts, all sets can be tried",
+    "reap_sum, refit": "first choice",
+    "merge outputs": "experts that are alike, as in mixtures copied from a dense model",
+    "merge router": "experts that are alike",
+    "merge around_kept": "experts that are alike",
+    "merge outputs, refit": "experts that are alike",
+    "merge router, refit": "experts that are alike",
+    "merge around_kept, refit": "experts that are alike",
+}
+"""Where each is good, in few words."""
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -68,9 +102,8 @@ def measure(arguments: argparse.Namespace) -> None:
                 options = dict(METHODS[method])
                 if method == "random":
                     options["criterion"] = {"criterion": "random", "seed": seed}
-                step = Remove.model_validate(
-                    {"op": "remove", "select": {"kind": "expert"}, "keep": {"count": count}, **options}
-                )
+                given = {"op": "remove", "select": {"kind": "expert"}, "keep": {"count": count}, **options}
+                step = operations.get(given["op"]).model_validate(given)
                 source = ModuleSource(model)
                 state = State(graph, bare, source=source, measure=bench.measure, bench=bench)
                 after = perplexity(model, step.run(state)[0].plan, graph, windows)
@@ -118,8 +151,8 @@ def page(found: list[dict[str, Any]]) -> str:
             f"Dense {mine[0]['dense']:.2f}. Calibrated on {samples} samples of {length} tokens, measured on "
             f"{windows} windows of {length} tokens.",
             "",
-            "| Method | " + " | ".join(f"keep {count}" for count in counts) + " | seeds |",
-            "|---|" + "---|" * (len(counts) + 1),
+            "| Method | " + " | ".join(f"keep {count}" for count in counts) + " | seeds | Good for |",
+            "|---|" + "---|" * (len(counts) + 2),
         ]
         for method in METHODS:
             cells = [
@@ -128,7 +161,8 @@ def page(found: list[dict[str, Any]]) -> str:
             ]
             if any(cells):
                 shown = " | ".join(cell(values) for values in cells)
-                lines.append(f"| {method} | {shown} | {max(len(values) for values in cells)} |")
+                seeds = max(len(values) for values in cells)
+                lines.append(f"| {method} | {shown} | {seeds} | {GOOD[method]} |")
         lines.append("")
     return "\n".join(lines)
 
