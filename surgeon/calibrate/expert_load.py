@@ -8,9 +8,11 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from surgeon.calibrate.experts import Experts, experts_of
 from surgeon.calibrate.gated import Gated
+from surgeon.calibrate.input_gates import InputGates
 from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
 from surgeon.graph import Graph, Group
 
@@ -26,11 +28,12 @@ class ExpertLoad(Statistic):
 
     ``count`` of tokens; ``gate``, the router's own factors; ``norm`` of what the expert gave, gate not
     applied; ``gated_norm``, gate times norm; ``peak``, the largest element that it gave (no sum). Result
-    [experts] float64. Where the gate is on what enters an expert, its outputs carry it, and gates count
-    as 1.
+    [experts] float64. Where the gate is on what enters an expert, its outputs carry it: norms are of what
+    was gated, and none is gated twice.
     """
 
     statistic: ClassVar[str] = "expert_load"
+    inside: ClassVar[bool] = True
     load: Load = "count"
     experts: tuple[Experts, ...] = ()
 
@@ -53,7 +56,11 @@ class _Load(Collector):
             self.found[experts.outlet] = torch.full(
                 (len(stack),), start, dtype=torch.float64, device=stack.device
             )
-            run.taps.follow(experts.outlet, (), self._see)
+            run.taps.follow(experts.outlet, experts.inlets if key.load == "gate" else (), self._see)
+        self.inputs = InputGates(run.module, key.experts if key.load == "gate" else ())
+
+    def attach(self) -> tuple[RemovableHandle, ...]:
+        return self.inputs.attach()
 
     def observe(self, observation: Observation) -> None:
         return
@@ -83,7 +90,7 @@ class _Load(Collector):
         gates = ones if seen.gates_N is None else seen.gates_N.double()
         match self.load:
             case "gate":
-                return gates
+                return self.inputs.of(seen) if seen.gates_N is None else gates
             case "norm" | "gated_norm":
                 wide = seen.outputs_NH.to(torch.promote_types(seen.outputs_NH.dtype, torch.float32))
                 norms = wide.norm(dim=-1).double()

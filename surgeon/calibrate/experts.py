@@ -16,12 +16,14 @@ class Experts:
     """The experts of one sublayer: `axis` is theirs, `outlet` the stack that gives their outputs.
 
     `inlets`: the other stacks that contract something. `inner`: names of the Axes between the two.
+    `sublayer`: path of the module that routes to them.
     """
 
     axis: str
     outlet: str
     inlets: tuple[str, ...]
     inner: tuple[str, ...]
+    sublayer: str | None = None
 
 
 def experts_of(graph: Graph, groups: Collection[Group]) -> tuple[Experts, ...]:
@@ -48,4 +50,6 @@ def _experts(graph: Graph, group: Group) -> Experts:
             hint="a criterion that reads weights only, such as magnitude",
         )
     outlet, inner = next(iter(outlets.items()))
-    return Experts(group.name, outlet, tuple(name for name in stacks if name != outlet), tuple(inner))
+    return Experts(
+        group.name, outlet, tuple(name for name in stacks if name != outlet), tuple(inner), group.sublayer
+    )

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
 from surgeon.calibrate import gather, rows
+from surgeon.calibrate.experts import Experts
+from surgeon.calibrate.gated import Gated
+from surgeon.calibrate.input_gates import InputGates
 from surgeon.criteria import criteria, trainable
 from surgeon.errors import SurgeonError
 from surgeon.rebuild import ModuleSource
@@ -139,6 +142,44 @@ def test_gates_on_inputs_count_only_what_was_given():
     samples = rows(torch.randint(3, 61, (4, 17), generator=torch.Generator().manual_seed(0)).tolist())
     for values in scored(model, graph, samples, names=("frequency",))["frequency"]:
         assert values.sum() == 4 * 17
+
+
+def test_gates_on_inputs_are_read_off_the_rows():
+    model, graph = routed("all experts run, gates on their inputs")
+    model = model.float()
+    samples = rows(torch.randint(3, 61, (4, 17), generator=torch.Generator().manual_seed(0)).tolist())
+    seen = []
+    blocks = [layer.feed_forward for layer in model.model.layers]
+    handles = [
+        b.register_forward_pre_hook(lambda b, args: seen.append((b, args[0].flatten(0, 1)))) for b in blocks
+    ]
+    got = scored(model, graph, samples, names=("gate_mass",))["gate_mass"]
+    for handle in handles:
+        handle.remove()
+    want = [np.zeros(5) for _ in blocks]
+    for block, x in seen:
+        logits = x.double() @ block.router.weight.detach().double().T
+        value, expert = logits.max(-1)
+        np.add.at(want[blocks.index(block)], expert.numpy(), value.sigmoid().numpy())
+    for layer, values in enumerate(got):
+        np.testing.assert_allclose(values, want[layer], rtol=1e-4)
+
+
+def test_what_is_no_gate_on_an_input_is_an_error():
+    part = torch.nn.Identity()
+    gates = InputGates(part, [Experts("axis", "outlet", (), (), "")])
+    (handle,) = gates.attach()
+    part(torch.ones(3, 2))
+    handle.remove()
+    two = torch.tensor([[2.0, 2.0], [0.5, 0.5]])
+
+    def seen(entered):
+        index = torch.arange(len(entered))
+        return Gated("outlet", entered, None, index, 3, {"inlet": entered}, {"inlet": 1}, index, 9)
+
+    assert gates.of(seen(two)).tolist() == [2, 0.5]
+    with pytest.raises(SurgeonError, match="what enters its experts is no multiple of a token"):
+        gates.of(seen(torch.tensor([[2.0, 1.0]])))
 
 
 @pytest.mark.parametrize("name", NAMES)
