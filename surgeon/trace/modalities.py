@@ -134,7 +134,7 @@ def _with_placeholders(
     features = getattr(holder, f"get_{word}_features", None)
     token = _placeholder(module, word)
     if features is None or token is None:
-        yield {**feed, **made}
+        yield {name: value for name, value in feed.items() if name in names} | made
         return
     count = _count(features, made)
     rows = feed["input_ids"].shape[0]
@@ -161,7 +161,8 @@ def _placeholder(module: nn.Module, word: str) -> int | None:
 def _count(features: Any, made: Feed) -> int | None:
     """How many vectors `features` makes of a sample; None where it will not take it."""
     accepted = inspect.signature(features).parameters
-    given = {name: value for name, value in made.items() if name in accepted}
+    named = {name: value for name, value in made.items() if name in accepted}
+    given = named or made  # a function that hands everything on
     try:
         with torch.no_grad(), Recorder():
             output = features(**given)

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from transformers import WhisperConfig
 
+from surgeon.rebuild.skeleton import skeleton
 from surgeon.rebuild.symmetry import prove, randomised
 from surgeon.trace import recorded_inputs, trace_module
 from tests.trace.dump import site_text
@@ -140,6 +142,27 @@ def test_tower_and_projector_are_found_and_proven(kind):
     }
     proofs = prove(module, graph, inputs=noisy)
     assert [proof for proof in proofs if not proof.passed] == []
+
+
+def test_a_model_that_hears_and_takes_no_text_is_traced_from_sounds():
+    config = WhisperConfig(
+        vocab_size=151, d_model=60, encoder_layers=1, decoder_layers=1, encoder_attention_heads=6,
+        decoder_attention_heads=6, encoder_ffn_dim=88, decoder_ffn_dim=92, num_mel_bins=10,
+        max_source_positions=22, max_target_positions=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        decoder_start_token_id=1,
+    )  # fmt: skip
+    config.architectures = ["WhisperForConditionalGeneration"]
+    module = skeleton(config)
+    (feed,) = recorded_inputs(module)
+    assert feed["input_features"].shape[1:] == (10, 44)
+    assert "input_ids" not in feed
+    graph = trace_module(module)
+    free = sorted(
+        str(group.axis) for group in graph.groups if group.locked is None and group.kind != "head_dim"
+    )
+    # two streams, encoder and decoder; what lies between the two convolutions is neither
+    streams = ["channel(60)", "ffn(88)", "ffn(92)", "hidden(60)", "hidden(60)"]
+    assert free == [*streams, *["kv_group(6)"] * 3, "vocab(151)"]
 
 
 def test_a_placeholder_ties_the_vocabulary():
