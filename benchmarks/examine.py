@@ -103,6 +103,8 @@ def _proof_inputs(subject: Subject, model: PreTrainedModel) -> dict[str, Tensor]
     """
     recorded = recorded_inputs(subject.specimen.model)[-1]
     rows, length = subject.tokens.shape
+    traced = len(next(iter(recorded.values())))
+    recorded = {name: value[: len(value) // traced * rows] for name, value in recorded.items()}
     inputs: dict[str, Tensor] = {}
     for seed, (name, value) in enumerate(recorded.items()):
         if value.is_floating_point():
@@ -110,7 +112,8 @@ def _proof_inputs(subject: Subject, model: PreTrainedModel) -> dict[str, Tensor]
             inputs[name] = torch.randn(value.shape, generator=generator)
         elif name.endswith("input_ids"):
             ids = random_ids(model, *value.shape, seed)
-            inputs[name] = torch.where(value == 0, ids, value)
+            free = (value == 0) & ~torch.isin(ids, value[value != 0])
+            inputs[name] = torch.where(free, ids, value)
         else:
             inputs[name] = value
     if all(name.endswith("input_ids") for name in inputs):
