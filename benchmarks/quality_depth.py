@@ -80,25 +80,40 @@ class Chosen:
         made = []
         for number, select in enumerate(selects):
             repair = {} if number + 1 < len(selects) else options
-            # Greedy perplexity spares the first Block, so that both operations choose alike.
-            places = self._places(op if "contiguous" in how else "drop_blocks", how, select)
+            places = self._places(op, how, select)
             made.append({"op": op, "drop": list(places), "select": select, **repair})
         return [operations.get(op).model_validate(step) for step in made]
 
+    def remember(self, row: dict[str, Any]) -> None:
+        """What a method took away in an earlier run with the same text."""
+        options = METHODS[row["method"]]
+        if not options.get("apart"):
+            how = {name: options[name] for name in CHOICE if name in options}
+            choose = self._choose(options.get("op", "drop_blocks"), how, {})
+            self._known[json.dumps(choose, sort_keys=True)] = self._numbers(set(row["dropped"]))
+
+    def _choose(self, op: str, how: dict[str, Any], select: dict[str, str]) -> dict[str, Any]:
+        # Greedy perplexity spares the first Block, so that both operations choose alike.
+        own = op if "contiguous" in how else "drop_blocks"
+        return {"op": own, "keep": {"count": self.count}, "select": select, **how}
+
     def _places(self, op: str, how: dict[str, Any], select: dict[str, str]) -> tuple[int, ...]:
-        choose = {"op": op, "keep": {"count": self.count}, "select": select, **how}
+        choose = self._choose(op, how, select)
         key = json.dumps(choose, sort_keys=True)
         if key not in self._known:
-            step = operations.get(op).model_validate(choose)
+            step = operations.get(choose["op"]).model_validate(choose)
             assert isinstance(step, BlockChoice)
-            dropped = {edit.block for edit in step.cut(self.state).edits if isinstance(edit, DropBlock)}
-            parts = enumerate(self.state.graph.blocks)
-            self._known[key] = tuple(
-                place
-                for place, block in parts
-                if dropped & {block.name, *(part.name for part in block.sublayers)}
-            )
+            edits = step.cut(self.state).edits
+            self._known[key] = self._numbers({edit.block for edit in edits if isinstance(edit, DropBlock)})
         return self._known[key]
+
+    def _numbers(self, dropped: set[str]) -> tuple[int, ...]:
+        """Places of the Blocks of which something is dropped."""
+        return tuple(
+            place
+            for place, block in enumerate(self.state.graph.blocks)
+            if dropped & {block.name, *(part.name for part in block.sublayers)}
+        )
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -120,13 +135,17 @@ def measure(arguments: argparse.Namespace) -> None:
         "seq_len": length,
         "windows": len(windows),
     }
-    done = {(row["method"], row["seed"]) for row in rows(arguments.results, setting)}
+    known = rows(arguments.results, setting)
+    done = {(row["method"], row["seed"]) for row in known}
     dense = perplexity(model, bare, graph, windows)
     for seed in arguments.seeds:
         samples = pack(stream, arguments.samples, length, seed)
         bench = Bench(graph, lambda: model, lambda samples=samples: samples, lambda *told: None)
         state = State(graph, bare, source=ModuleSource(model), measure=bench.measure, bench=bench)
         chosen = Chosen(state, count)
+        for row in known:
+            if row["seed"] == seed:
+                chosen.remember(row)
         for method in arguments.methods:
             if (method, seed) in done:
                 continue

@@ -26,6 +26,9 @@ __all__ = ["Run", "losses_without", "losses_without_parts"]
 Run = tuple[int, int]
 """First Block that is skipped, and the first one after it that is not."""
 
+_TOKENS = 1024
+"""Tokens of one batch; the logits of a large vocabulary are its largest tensor."""
+
 _Trial = tuple[int, int, nn.Module]
 """A Run, and the model that goes on behind it."""
 
@@ -74,7 +77,7 @@ def _tried(bench: Bench, view: nn.Module, blocks: Sequence[str], trials: Sequenc
     parts = [bench.module.get_submodule(name) for name in blocks]
     total, done = torch.zeros(len(trials) + 1, dtype=torch.float64), 0
     with bench.running():
-        for batch in bench.samples.unpadded(1):
+        for batch in bench.samples.unpadded(max(1, _TOKENS // bench.samples.ids.shape[1])):
             weight = batch.predicted
             if weight:
                 losses = _losses(bench.module, view, parts, trials, batch)

@@ -15,6 +15,7 @@ from surgeon.rebuild import apply_plan, compare, probe_tokens
 from surgeon.repair.refit import Refit
 from tests.operations.depth import model_of, samples_of, state_of
 
+PARTS = ("self_attn.o_proj", "mlp.down_proj")
 REFIT = {"repair": "refit", "target": "stream", "ridge": 0.05}
 
 
@@ -108,12 +109,18 @@ def test_through_a_norm_that_scales_a_step_is_made_and_kept_where_it_helps():
     assert np.square(mended[1] - goal[2]).mean() < np.square(goal[1] - goal[2]).mean()
 
 
-def test_a_norm_on_the_stream_is_said_and_nothing_is_fitted():
+def test_before_a_norm_on_the_stream_a_step_is_kept_only_where_it_helps(monkeypatch):
+    from surgeon.operations import bridging
+
     found = state_of(model_of("encoder"), limited=False)
+    after, _ = drop([2]).run(found)
+    assert after.plan.assigned == ("bert.encoder.layer.1.output.dense.weight",)
+    errors = iter([2.0, 1.0])
+    monkeypatch.setattr(bridging, "end_error", lambda *given: next(errors))
     after, record = drop([2]).run(found)
     assert after.plan.assigned == ()
     assert record.notes[0] == "0 of 1 gaps bridged"
-    assert "does not simply join the stream" in record.notes[1]
+    assert "left as it is: fitted too, the gap ends further off" in record.notes[1]
 
 
 def test_attention_is_left_where_its_fit_would_do_harm(monkeypatch):
@@ -164,8 +171,11 @@ def test_reach_rest_follows_the_original_to_the_end():
         small, _ = apply_plan(module, after.plan, found.graph)
         left[reach] = np.square(states(small, ids, {})[0][4] - goal[5]).mean()
     assert left["rest"] < left["gap"]
-    assert len(after.plan.assigned) == 10
-    assert record.notes == ("1 of 1 gaps bridged", "10 projections fitted in all")
+    fitted = after.plan.assigned
+    assert {name.split(".")[2] for name in fitted} == {"0", "2", "3", "4", "5"}
+    assert set(fitted) >= {f"model.layers.{n}.{part}.weight" for n in (2, 5) for part in PARTS}
+    assert record.notes[0] == "1 of 1 gaps bridged"
+    assert record.notes[-1] == f"{len(fitted)} projections fitted in all"
 
 
 @pytest.mark.parametrize(("part", "taker"), [("mlp", "self_attn.o_proj"), ("self_attn", "mlp.down_proj")])

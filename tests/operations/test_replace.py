@@ -95,7 +95,7 @@ def test_a_repair_goes_on_where_the_training_ends(state):
 
 
 def test_training_stops_when_nothing_is_gained(state):
-    training = {"epochs": 9, "rate": 1e-12, "patience": 1, "batch": 8}
+    training = {"epochs": 9, "rate": 3.0, "patience": 1, "batch": 8}
     _, record = replace(drop=[3], training=training).run(state)
     assert "epochs" in record.notes[0]
     assert int(record.notes[0].split()[-2]) < 9
