@@ -6,13 +6,13 @@ compute, and the proof before publishing (`surgeon.api.replay`).
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
 from surgeon.api.progress import Progress, silent
 from surgeon.io.checksums import write_checksums
-from surgeon.io.copies import Copies, copies_file, read_copies
+from surgeon.io.copies import copies_file, copies_key, read_copies
+from surgeon.io.documents import write_page
 from surgeon.io.hub import local_folder
 from surgeon.io.publish import check_output, publishing
 from surgeon.io.shards import write_shards
@@ -38,7 +38,7 @@ def copy(
         model: folder of the checkpoint that it was made for.
         out: folder to write; it must not exist.
         shard_size: largest size of one file of weights.
-        checksums: write ``SHA256SUMS`` of the weights.
+        checksums: write ``SHA256SUMS`` of the weights, and wait until everything is on the disk.
         progress: told how many bytes are written.
 
     Raises:
@@ -53,24 +53,21 @@ def copy(
     if found is None:
         return False
     needed = sum(piece.nbytes for piece in found.pieces)
-    with publishing(target, folder, needed, _key(file, found, shard_size)) as staging:
+    key = copies_key(file, found, shard_size)
+    with publishing(target, folder, needed, key, durable=checksums) as staging:
         sums = write_shards(
             staging,
             found.pieces,
             size,
             lambda done, total: progress("copy", done, total),
             checksums=checksums,
+            durable=checksums,
         )
         if sums:
             write_checksums(staging, sums)
         for side in side_files(folder):
             shutil.copyfile(side, staging / side.name)
         for name, text in found.pages.items():
-            (staging / name).write_text(text, encoding="utf-8")
+            write_page(text, staging / name)
         shutil.copyfile(file, staging / "plan.json")
     return True
-
-
-def _key(plan: Path, found: Copies, shard_size: str) -> str:
-    said = repr((copies_file(plan).read_bytes(), sorted(found.files.items()), shard_size))
-    return hashlib.sha256(said.encode()).hexdigest()[:16]

@@ -16,14 +16,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from surgeon.api.card import model_card
-from surgeon.api.measuring import HeldOut, before_and_after, sizes
+from surgeon.api.measuring import HeldOut, before_and_after
 from surgeon.api.picture import picture_page
 from surgeon.api.planning import Traced
 from surgeon.api.progress import Progress
 from surgeon.api.reload import check_reload
 from surgeon.api.room import room_for
 from surgeon.api.subject import Subject
-from surgeon.errors import VerifyError
+from surgeon.errors import CheckpointError, VerifyError
 from surgeon.io import (
     Checkpoint,
     bytes_needed,
@@ -41,6 +41,8 @@ from surgeon.rebuild.tensors import stored_tensors
 from surgeon.rebuild.unread import unread_module
 
 __all__ = ["Writing", "in_words", "publish"]
+
+SIZES = {"parameters": "", "bytes": "B", "kv_cache_bytes_per_token": "B/token"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def publish(
     report = report.model_copy(update={"ledger": subject.ledger + arranged.ledger})
     source = None if subject.checkpoint is None else subject.checkpoint.folder
     key = None if source is None else _key(plan, subject, arranged, writing)
+    _check_unchanged(plan, subject)
     with publishing(writing.out, source, bytes_needed(blank, source), key) as folder:
         write_checkpoint(
             folder,
@@ -93,7 +96,7 @@ def publish(
         if writing.proof:
             progress("compare with the masked original", 0, None)
             comparison = _proven(original, written, arranged, traced, writing.dtype)
-            measured = _measured(subject, folder, written, writing, progress)
+            measured = _measured(subject, folder, written, writing, report, progress)
             progress("reload with stock transformers", 0, None)
             resident = room_for(written, writing.memory)
             checks = check_reload(folder, written, comparison.tolerance, resident, original)
@@ -101,12 +104,25 @@ def publish(
             measured |= {"comparison": comparison.to_dict(), "checks": list(checks)}
             report = report.model_copy(update={"measured": measured})
         write_plan(plan, traced.graph, folder / "plan.json")
-        (folder / "README.md").write_text(model_card(report), encoding="utf-8")
+        write_page(model_card(report), folder / "README.md")
         if writing.recipe is not None:
-            (folder / "surgeon.yaml").write_text(writing.recipe, encoding="utf-8")
+            write_page(writing.recipe, folder / "surgeon.yaml")
         write_document(report.to_dict(), folder / "report.json")
         write_page(picture_page(report, plan, traced.graph, arranged.built), folder / "report.html")
     return report
+
+
+def _check_unchanged(plan: Plan, subject: Subject) -> None:
+    """Refuse weights that are no longer those that the plan was made on.
+
+    Raises:
+        CheckpointError: they were changed since.
+    """
+    if subject.checkpoint is not None and plan.fingerprint not in (None, subject.fingerprint()):
+        raise CheckpointError(
+            f"the weights of {subject.name} were changed while the plan was made",
+            hint="run it again once nobody writes to the model folder",
+        )
 
 
 def _key(plan: Plan, subject: Subject, arranged: Arrangement, writing: Writing) -> str:
@@ -178,7 +194,12 @@ class _Streamed:
 
 
 def _measured(
-    subject: Subject, folder: Path, written: PreTrainedModel, writing: Writing, progress: Progress
+    subject: Subject,
+    folder: Path,
+    written: PreTrainedModel,
+    writing: Writing,
+    report: Report,
+    progress: Progress,
 ) -> dict[str, object]:
     """Before and after: sizes, and where both models fit into memory what is timed or computed from text."""
     if (
@@ -186,6 +207,16 @@ def _measured(
         or not room_for(written, writing.memory)
         or not room_for(subject.unread, writing.memory)
     ):
-        return {"metrics": sizes({"before": subject.unread, "after": written})}
+        return {"metrics": _counted(report)}
     small = Checkpoint.open(folder).load_module(device=subject.device)
     return before_and_after(subject, small, writing.held_out, progress)
+
+
+def _counted(report: Report) -> dict[str, object]:
+    """Sizes as they were planned, where nothing is measured."""
+    found: dict[str, object] = {}
+    for name, unit in SIZES.items():
+        before, after = getattr(report.before, name), getattr(report.after, name)
+        if before is not None and after is not None:
+            found[name] = {"unit": unit, "before": before, "after": after}
+    return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import nn
 
-__all__ = ["free_memory", "room_for"]
+from surgeon.io.memory import free_memory
+
+__all__ = ["room_for"]
 
 SHARE = 4
 """Whole models may take one part in so many of the memory that is free."""
@@ -23,14 +23,3 @@ def room_for(module: nn.Module, budget: int | None = None) -> bool:
     """
     needed = sum(p.numel() * (p.element_size() + WIDE) for p in module.parameters())
     return needed <= (free_memory() // SHARE if budget is None else budget)
-
-
-def free_memory() -> int:
-    """Bytes that a process could take without swapping; a container's own limit is minded."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    fields = {name: value for name, _, value in (line.partition(":") for line in lines)}
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and (most := limit.read_text().strip()).isdigit():
-        free = min(free, int(most) - int(used.read_text()))
-    return free

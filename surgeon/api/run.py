@@ -75,18 +75,23 @@ def run(
         held_out = _held_out(read, subject)
         samples = calibration_samples(read, subject, texts)
         planned = make_plan(subject, read, samples, progress, kept_in(cache))
-    writing = Writing(
-        out=target,
-        dtype=getattr(torch, read.export.dtype) if read.export.dtype else None,
-        shard_size=read.export.shard_size,
-        recipe=read.dump(),
-        held_out=held_out,
-        proof=proof,
-        memory=budget,
-    )
     if not first:
         return planned.report
+    writing = _writing(read, target, held_out, proof, budget)
     return publish(subject, planned.plan, planned.traced, planned.report, writing, progress)
+
+
+def _writing(recipe: Recipe, out: Path, held_out: HeldOut | None, proof: bool, memory: int | None) -> Writing:
+    """What the recipe says of the output, and what was said with the call."""
+    return Writing(
+        out=out,
+        dtype=getattr(torch, recipe.export.dtype) if recipe.export.dtype else None,
+        shard_size=recipe.export.shard_size,
+        recipe=recipe.dump(),
+        held_out=held_out,
+        proof=proof,
+        memory=memory,
+    )
 
 
 def named_model(recipe: Recipe, model: ModelLike | None) -> ModelLike:

@@ -24,10 +24,13 @@ from surgeon.io.header import TensorHeader
 from surgeon.io.shards import Piece
 from surgeon.io.slices import Selection
 
-__all__ = ["Copies", "copies_file", "read_copies", "write_copies"]
+__all__ = ["Copies", "copies_file", "copies_key", "read_copies", "write_copies"]
 
 VERSION = 1
 SUFFIX = ".copies.json"
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""Changes with every start of the machine."""
+KEY = 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,15 @@ class Copies:
 def copies_file(plan: Path) -> Path:
     """Where the copies of the plan in `plan` lie."""
     return plan.with_suffix(SUFFIX)
+
+
+def copies_key(plan: Path, found: Copies, shard_size: str) -> str:
+    """What two runs must have in common for one to go on after the shards of the other.
+
+    That the machine was not started anew is part of it: what was not waited for may not be on the disk.
+    """
+    said = (copies_file(plan).read_bytes(), sorted(found.files.items()), shard_size, BOOT.read_bytes())
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:KEY]
 
 
 def write_copies(plan: Path, pieces: Iterable[Piece], pages: Mapping[str, str], folder: Path) -> bool:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from surgeon.errors import CheckpointError
 from surgeon.io.header import TensorHeader
 
 __all__ = ["fingerprint_of"]
@@ -23,16 +24,25 @@ PASSING = ("_name_or_path", "transformers_version")
 
 
 def fingerprint_of(config: Path, tensors: Mapping[str, TensorHeader]) -> str:
-    """``sha256:…`` of a config file and the tensors of its folder."""
+    """``sha256:…`` of a config file and the tensors of its folder.
+
+    Raises:
+        CheckpointError: a file of weights is gone, or cannot be read.
+    """
     fields = {key: value for key, value in json.loads(config.read_bytes()).items() if key not in PASSING}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype}\0{tensor.shape}\0".encode())
-        with tensor.file.open("rb") as stream:
-            for start, length in _pieces(tensor.end - tensor.start):
-                stream.seek(tensor.start + start)
-                digest.update(stream.read(length))
+        try:
+            with tensor.file.open("rb") as stream:
+                for start, length in _pieces(tensor.end - tensor.start):
+                    stream.seek(tensor.start + start)
+                    digest.update(stream.read(length))
+        except OSError as error:
+            raise CheckpointError(
+                f"{tensor.file} cannot be read: {error.strerror}", hint="put the file back, and run again"
+            ) from error
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -22,7 +22,7 @@ __all__ = ["check_output", "check_space", "publishing"]
 
 MARK = ".surgeon-tmp-"
 FULL = (errno.ENOSPC, errno.EDQUOT)
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
 
 
 def check_output(out: str | Path, model: str | Path | None = None) -> Path:
@@ -68,7 +68,12 @@ def check_space(out: Path, needed: int) -> None:
 
 @contextmanager
 def publishing(
-    out: str | Path, model: str | Path | None = None, needed: int = 0, key: str | None = None
+    out: str | Path,
+    model: str | Path | None = None,
+    needed: int = 0,
+    key: str | None = None,
+    *,
+    durable: bool = True,
 ) -> Iterator[Path]:
     """A folder to write into, which becomes `out` when the context ends without an exception.
 
@@ -78,6 +83,7 @@ def publishing(
         needed: bytes that will be written.
         key: identifies the work. What a killed or interrupted run of the same key has written is still in
             the folder; without a key, it begins empty, and nothing is left of an interrupted run.
+        durable: wait until everything is on the disk, so that not even a power cut leaves a broken output.
 
     Raises:
         InputError: the output may not be written, its filesystem is full, or another run is writing it.
@@ -91,7 +97,7 @@ def publishing(
             _remove_leftovers(path, folder)
             check_space(path, needed - _used(folder))
             yield folder
-            _flush(folder)
+            _flush(folder, durable)
             check_output(path, model)
             folder.rename(path)
             _flush_one(path.parent)
@@ -177,14 +183,16 @@ def _make_parents(path: Path) -> tuple[Path, ...]:
     return new
 
 
-def _flush(folder: Path) -> None:
-    """Everything to the disk, and readable by whom the folder is: safetensors writes for the owner alone."""
+def _flush(folder: Path, durable: bool) -> None:
+    """Everything readable by whom the folder is (safetensors writes for the owner alone), and to the disk."""
     mode = folder.stat().st_mode & 0o666
     for place, _, files in os.walk(folder):
         for file in files:
             Path(place, file).chmod(mode)
-            _flush_one(Path(place, file))
-        _flush_one(Path(place))
+            if durable:
+                _flush_one(Path(place, file))
+        if durable:
+            _flush_one(Path(place))
 
 
 def _flush_one(path: Path) -> None:

@@ -49,7 +49,13 @@ class Piece:
 
 
 def write_shards(
-    folder: Path, pieces: Iterable[Piece], shard_size: int, told: Told = unheard, *, checksums: bool = False
+    folder: Path,
+    pieces: Iterable[Piece],
+    shard_size: int,
+    told: Told = unheard,
+    *,
+    checksums: bool = False,
+    durable: bool = True,
 ) -> dict[str, str]:
     """Write the weights of a checkpoint into `folder`, and their index where there are several files.
 
@@ -60,6 +66,7 @@ def write_shards(
         shard_size: bytes of the tensors in one file; a larger tensor has a file of its own.
         told: hears of the progress.
         checksums: compute the SHA-256 of every file, on the way.
+        durable: a file is on the disk before it is called whole.
 
     Returns:
         The SHA-256 of every file, by its name.
@@ -69,22 +76,17 @@ def write_shards(
     """
     shards = _split(tuple(pieces), shard_size)
     names = _names(len(shards))
-    total, done = sum(piece.nbytes for shard in shards for piece in shard), 0
     for file in folder.iterdir():
         if file.name not in names:
             file.unlink()
+    total, done = sum(piece.nbytes for shard in shards for piece in shard), 0
     finished: dict[str, Future[str | None]] = {}
     with Files() as files, ThreadPoolExecutor(1) as finisher:
-        for shard in shards:
-            for piece in shard:
-                if isinstance(piece.content, Selection):
-                    files.watch(piece.content.source.file)
+        files.watch(_sources(shards))
         for name, shard in zip(names, shards, strict=True):
             if not (folder / name).exists():
-                handle = _write_shard(
-                    folder / f"{name}{DRAFT}", shard, files, lambda n, at=done: told(at + n, total)
-                )
-                finished[name] = finisher.submit(_finish, handle, folder / name, checksums)
+                handle = _write_shard(folder / f"{name}{DRAFT}", shard, files, _from(told, done, total))
+                finished[name] = finisher.submit(_finish, handle, folder / name, checksums, durable)
             elif checksums:
                 finished[name] = finisher.submit(checksum, folder / name)
             done += sum(piece.nbytes for piece in shard)
@@ -94,6 +96,16 @@ def write_shards(
     if len(names) > 1:
         _write_index(folder, names, shards)
     return {name: found for name, found in sums.items() if found is not None}
+
+
+def _sources(shards: Sequence[Sequence[Piece]]) -> set[Path]:
+    contents = (piece.content for shard in shards for piece in shard)
+    return {content.source.file for content in contents if isinstance(content, Selection)}
+
+
+def _from(told: Told, begin: int, total: int) -> Callable[[int], None]:
+    """Tells of bytes that are counted from `begin`."""
+    return lambda count: told(begin + count, total)
 
 
 def _split(pieces: Sequence[Piece], shard_size: int) -> list[list[Piece]]:
@@ -159,11 +171,12 @@ def _put(handle: int, content: bytes | bytearray | memoryview, place: int) -> No
         view, place = view[done:], place + done
 
 
-def _finish(handle: int, file: Path, checksums: bool) -> str | None:
+def _finish(handle: int, file: Path, checksums: bool, durable: bool) -> str | None:
     """To the disk, then to its name."""
     draft = file.with_name(f"{file.name}{DRAFT}")
     try:
-        os.fsync(handle)
+        if durable:
+            os.fsync(handle)
     finally:
         os.close(handle)
     found = checksum(draft) if checksums else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -69,9 +69,9 @@ class Files:
             os.close(handle)
         self._handles.clear()
 
-    def watch(self, file: Path) -> None:
-        """Remember what the file looks like now."""
-        self._stamps.setdefault(file, _stamp(file))
+    def watch(self, files: Iterable[Path]) -> None:
+        """Remember what the files look like now."""
+        self._stamps |= {file: _stamp(file) for file in files if file not in self._stamps}
 
     def check(self) -> None:
         """Refuse to go on where a watched file is no longer what it was.
@@ -117,7 +117,7 @@ class Files:
                 self._handles[file] = os.open(file, os.O_RDONLY)
             except OSError as error:
                 raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
-            self.watch(file)
+            self.watch((file,))
         return self._handles[file]
 
     def _fill(self, file: Path, view: memoryview, start: int) -> None:

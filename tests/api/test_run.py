@@ -83,9 +83,7 @@ def test_a_failed_check_publishes_nothing(broken, saved_llama, tmp_path, monkeyp
     model, out = saved_llama(), tmp_path / "place" / "small"
     with pytest.raises(VerifyError, match="not the same"):
         surgeon.run(RECIPE, model=model, out=out)
-    assert not (tmp_path / "small").exists()
-    surgeon.run(RECIPE, model=model, out=tmp_path / "small")  # goes on after the shards that are whole
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "small"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
 def test_an_interrupt_publishes_nothing(saved_llama, tmp_path):
@@ -173,3 +171,33 @@ def test_passes_are_recorded_and_obeyed(small_llama):
     lock = {"op": "lock", "select": {"kind": "ffn", "blocks": 0}, "reason": "stays"}
     with pytest.raises(SurgeonError, match="stays"):
         surgeon.plan(small_llama(), {"surgeon": 1, "steps": [lock, CUT]})
+
+
+def test_weights_that_change_or_vanish_while_a_plan_is_made(saved_llama, tmp_path):
+    model = saved_llama()
+    file = model / "model.safetensors"
+
+    def change(stage, done, total):
+        if stage == "cut":
+            raw = bytearray(file.read_bytes())
+            raw[-40:] = bytes(40)
+            file.write_bytes(raw)
+
+    with pytest.raises(CheckpointError, match="were changed while the plan was made"):
+        surgeon.run(RECIPE, model=model, out=tmp_path / "small", progress=change)
+    with pytest.raises(CheckpointError, match="put the file back"):
+        surgeon.run(
+            RECIPE,
+            model=model,
+            out=tmp_path / "small",
+            progress=lambda stage, done, total: file.unlink(missing_ok=True) if stage == "cut" else None,
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_quick_compares_nothing(saved_llama, tmp_path):
+    report = surgeon.run(RECIPE, model=saved_llama(), out=tmp_path / "small", proof=False)
+    assert report.measured == {}
+    assert not (tmp_path / "small" / "SHA256SUMS").exists()
+    with pytest.raises(InputError, match="is no size"):
+        surgeon.run(RECIPE, model=tmp_path / "model", out=tmp_path / "more", memory="much")

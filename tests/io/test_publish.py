@@ -259,3 +259,19 @@ def test_files_are_readable_by_whom_the_folder_is(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "out" / "private").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOENT])
+def test_a_place_that_turns_out_not_to_be_writable(tmp_path, number):
+    with pytest.raises(InputError, match="cannot be written"), publishing(tmp_path / "out"):
+        raise OSError(number, os.strerror(number))
+    assert names(tmp_path) == []
+
+
+def test_without_waiting_for_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda handle: pytest.fail("waited"))
+    with monkeypatch.context() as patch:
+        patch.setattr("surgeon.io.publish._flush_one", lambda path: None)  # that of the folder above
+        with publishing(tmp_path / "out", durable=False) as folder:
+            (folder / "a").write_text("1")
+    assert names(tmp_path / "out") == ["a"]

@@ -82,7 +82,7 @@ def test_where_the_kernel_does_not_copy(place, monkeypatch):
 def test_a_file_that_changes_vanishes_or_ends(tmp_path):
     _, header = stored(tmp_path, (5, 3))
     with Files() as files:
-        files.watch(header.file)
+        files.watch((header.file,))
         files.check()
         header.file.write_bytes(b"other")
         with pytest.raises(CheckpointError, match="was changed while it was being read"):

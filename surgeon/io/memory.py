@@ -1,0 +1,18 @@
+"""How much memory is free, as the system says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["free_memory"]
+
+
+def free_memory() -> int:
+    """Bytes that a process could take without swapping; a container's own limit is minded."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    fields = {name: value for name, _, value in (line.partition(":") for line in lines)}
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and (most := limit.read_text().strip()).isdigit():
+        free = min(free, int(most) - int(used.read_text()))
+    return free
