@@ -19,6 +19,7 @@ from surgeon.api.generation import check_generation, within
 from surgeon.errors import VerifyError
 from surgeon.io import Checkpoint, DiskSource, has_own_code
 from surgeon.rebuild import load_into, probe_tokens
+from surgeon.rebuild.execution import GROUPED_BYTES, loop_where_needed
 from surgeon.rebuild.forward import all_tensors, call_with, feed, first_output, in_dtype_or_own
 from surgeon.rebuild.lazy import as_lazy
 from surgeon.rebuild.per_layer_class import stock_auto_class
@@ -28,6 +29,11 @@ from surgeon.rebuild.tensors import stored_tensors
 from surgeon.rebuild.unread import Unread, unread_module
 
 __all__ = ["check_reload"]
+
+LOOPED = (
+    f"its experts are no multiple of {GROUPED_BYTES} bytes wide, which grouped products refuse: load it with "
+    "experts_implementation='eager', or keep: {multiple_of: 8}"
+)
 
 
 def check_reload(
@@ -59,6 +65,7 @@ def check_reload(
     loader = stock_auto_class(stock_architecture(config), config)
     fresh = _load(loader, folder, code) if resident else _stock_class(loader, folder, code, small)
     tokens = probe_tokens(fresh)
+    looped = loop_where_needed(fresh)
     with torch.no_grad():
         logits = _reloaded_logits(fresh, small, tokens, tolerance)
         forward = _forward(fresh, tokens)
@@ -73,6 +80,7 @@ def check_reload(
         f"{how}; logits differ by {logits:.1e} of the largest",
         f"a forward pass in {forward} is finite",
         *said,
+        *((LOOPED,) if looped else ()),
     )
 
 

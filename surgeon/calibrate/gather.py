@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial as partial_call
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic
 from surgeon.calibrate.store import PartialRun
 from surgeon.calibrate.taps import Taps
 from surgeon.errors import InputError, SurgeonError
+from surgeon.rebuild.execution import grouped_products_fit
+from surgeon.rebuild.forward import call_with
 
 __all__ = ["Progress", "gather", "model_inputs", "next_token_loss"]
 
@@ -73,7 +76,8 @@ def gather(
     reading = _Reading(
         run, collectors, ranks.share(batches) if shared else batches, partial if whole else None
     )
-    call = _Call(module, view or module, any(key.gradients for key in keys))
+    plain = module if grouped_products_fit(module) else partial_call(call_with, module, {})
+    call = _Call(module, view or plain, any(key.gradients for key in keys))
     loss = reading.run_all(call, progress)
     if shared:
         loss, collectors = ranks.total(loss), _joined(keys, collectors, run, ranks)

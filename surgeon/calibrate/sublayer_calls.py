@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from surgeon.calibrate.packing import Samples
+from surgeon.rebuild.forward import call_with
 
 __all__ = ["SublayerCall", "SublayerCalls"]
 
@@ -31,9 +31,12 @@ class SublayerCall:
     output: Tensor
 
     def again(self, tensors: Mapping[str, Tensor] | None = None) -> Tensor:
-        """What the sublayer gives when it is called so again, with `tensors` by local name in place."""
-        given = functional_call(self.part, {**self.tensors, **(tensors or {})}, self.args, self.kwargs)
-        return _first(given)
+        """What the sublayer gives when it is called so again, run the plain way.
+
+        Args:
+            tensors: by local name, in place of those that were in force.
+        """
+        return _first(call_with(self.part, {**self.tensors, **(tensors or {})}, *self.args, **self.kwargs))
 
 
 class SublayerCalls:

@@ -22,6 +22,7 @@ from surgeon.io.header import TensorHeader
 from surgeon.io.hub import SIDE_FILES, WEIGHT_FILES, fetch, local_folder
 from surgeon.io.loading import check_finite, check_report, check_resident, laid_over
 from surgeon.io.weights import find_weights, pickled_weights
+from surgeon.rebuild.execution import loop_where_needed
 from surgeon.rebuild.quiet import quiet_transformers
 from surgeon.rebuild.skeleton import architecture, skeleton
 from surgeon.rebuild.unread import unread_module
@@ -143,6 +144,7 @@ class Checkpoint:
         check_report(checkpoint.folder, report)
         check_resident(checkpoint.folder, module)
         check_finite(checkpoint.folder, module)
+        loop_where_needed(module)
         return (module if device_map is not None else module.to(device)).eval()
 
     def unread_module(self, device: str | torch.device = "cpu") -> PreTrainedModel:

@@ -8,11 +8,22 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
+from torch.nn.modules.conv import _ConvNd
+from transformers import PreTrainedConfig, PreTrainedModel
 
-__all__ = ["Experts", "plain_execution", "run_like"]
+__all__ = [
+    "GROUPED_BYTES",
+    "Experts",
+    "grouped_products_fit",
+    "loop_where_needed",
+    "plain_execution",
+    "run_like",
+]
 
 Experts = Literal["batched_mm", "eager"]
+
+GROUPED_BYTES = 16
+"""What `torch.nn.functional.grouped_mm` wants strides to be a multiple of."""
 
 
 @contextlib.contextmanager
@@ -60,3 +71,27 @@ def run_like(config: PreTrainedConfig, model: PreTrainedConfig) -> None:
         own, other = getattr(config, name, None), getattr(model, name, None)
         if own is not None and other is not None:
             run_like(own, other)
+
+
+def grouped_products_fit(module: nn.Module) -> bool:
+    """Whether grouped products, the usual way to run experts, take the stacks of matrices of `module`.
+
+    They want rows and columns of a multiple of 16 bytes, and fail on others; looped products do not.
+    """
+    return all(
+        size * stack.element_size() % GROUPED_BYTES == 0
+        for part in module.modules()
+        if not isinstance(part, _ConvNd)
+        for stack in part.parameters(recurse=False)
+        if stack.ndim == 3 and len(stack) > 1
+        for size in stack.shape[1:]
+    )
+
+
+def loop_where_needed(module: PreTrainedModel) -> bool:
+    """Let experts run one by one where grouped products do not take them; whether that changed anything."""
+    if grouped_products_fit(module):
+        return False
+    before = module.config._experts_implementation
+    module.set_experts_implementation("eager")
+    return module.config._experts_implementation != before

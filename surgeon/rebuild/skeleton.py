@@ -19,6 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as hf_init
 
 from surgeon.errors import RebuildError
+from surgeon.rebuild.execution import loop_where_needed
 from surgeon.rebuild.per_layer_class import TABLE, modeling_source, per_layer_class, stock_class
 from surgeon.rebuild.quiet import quiet_transformers
 from surgeon.rebuild.tensors import stored_tensors
@@ -77,7 +78,7 @@ def skeleton(
         device: where the tensors live.
         dtype: of the parameters; None takes the config's, float32 where it has none.
         attention: attention implementation; ``eager`` computes with plain ops.
-        experts: experts implementation; None leaves the family's own.
+        experts: experts implementation; None leaves the family's own, where it takes their widths.
 
     Raises:
         RebuildError: the class does not exist, or refuses the config.
@@ -98,6 +99,8 @@ def skeleton(
             f"{cls.__name__} refuses the config: {type(error).__name__}: {error}",
             hint="compare the fields of config.json with each other",
         ) from error
+    if experts is None:
+        loop_where_needed(module)
     return module.eval()
 
 
