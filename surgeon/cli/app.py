@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from surgeon.cli import apply, catalogue, check, evaluate, graph, plan, run, schema, verify
+from surgeon.cli import apply, catalogue, check, densify, evaluate, graph, plan, run, schema, verify
 from surgeon.cli.console import complain
 from surgeon.errors import SurgeonError
 
@@ -69,6 +69,7 @@ app.command("apply")(apply.command)
 app.command("graph")(graph.command)
 app.command("check")(check.command)
 app.command("eval")(evaluate.command)
+app.command("densify")(densify.command)
 app.command("verify")(verify.command)
 app.command("list")(catalogue.command)
 app.command("schema")(schema.command)

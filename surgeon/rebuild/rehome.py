@@ -23,7 +23,7 @@ from surgeon.rebuild.signature import Signature, measure
 from surgeon.rebuild.skeleton import load_into, skeleton
 from surgeon.rebuild.tensors import ModuleSource, stored_tensors
 
-__all__ = ["rehome", "rehomed_config"]
+__all__ = ["carried_over", "rehome", "rehomed_config"]
 
 NOT_CARRIED = frozenset({"model_type", "architectures", "transformers_version", "auto_map"})
 FLAGS = 3
@@ -42,7 +42,7 @@ def rehomed_config(config: PreTrainedConfig, model_type: str) -> PreTrainedConfi
         raise InfeasibleError(f"transformers has no language model of type '{model_type}' to move to")
     want = measure(config)
     closest: tuple[str, ...] = ()
-    for candidate in _candidates(config, model_type):
+    for candidate in carried_over(config, model_type):
         try:
             lacking = _lacking(want, measure(candidate))
         except RebuildError as error:
@@ -81,7 +81,7 @@ def rehome(module: PreTrainedModel, model_type: str) -> PreTrainedModel:
     return moved.train(module.training)
 
 
-def _candidates(config: PreTrainedConfig, model_type: str) -> Iterator[PreTrainedConfig]:
+def carried_over(config: PreTrainedConfig, model_type: str) -> Iterator[PreTrainedConfig]:
     """Fields of one name carried over, then with up to a few flags turned, the fewest first."""
     family = CONFIG_MAPPING[model_type]
     with quiet():

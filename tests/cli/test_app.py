@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-COMMANDS = ("run", "plan", "apply", "graph", "check", "eval", "verify", "list", "schema")
+COMMANDS = ("run", "plan", "apply", "graph", "check", "eval", "densify", "verify", "list", "schema")
 
 
 def surgeon(*arguments: str, cwd=None) -> subprocess.CompletedProcess[str]:
