@@ -33,6 +33,7 @@ def plan(
     overrides: Sequence[str] = (),
     device: str = "cpu",
     device_map: DeviceMap | None = None,
+    stream: bool = False,
     cache: str | Path | None = None,
     progress: Progress = silent,
 ) -> Plan:
@@ -46,6 +47,7 @@ def plan(
         device: where to compute.
         device_map: as transformers and accelerate take it, such as ``auto``, for a checkpoint that one device
             does not hold; in place of `device`.
+        stream: do not load a checkpoint to measure it: one block's weights are in memory at a time.
         cache: folder where measurements are kept and found again; None keeps none.
         progress: told what is going on.
 
@@ -55,7 +57,7 @@ def plan(
     """
     read = load_recipe(recipe, overrides)
     with together(device) as own:
-        subject = Subject(model, own, device_map)
+        subject = Subject(model, own, device_map, stream)
         samples = calibration_samples(read, subject, texts)
         return make_plan(subject, read, samples, progress, kept_in(cache)).plan
 
@@ -69,6 +71,7 @@ def plan_report(
     overrides: Sequence[str] = (),
     device: str = "cpu",
     device_map: DeviceMap | None = None,
+    stream: bool = False,
     cache: str | Path | None = None,
     progress: Progress = silent,
 ) -> Report:
@@ -84,7 +87,7 @@ def plan_report(
             check_file(file)
     read = load_recipe(recipe, overrides)
     with together(device) as own:
-        subject = Subject(named_model(read, model), own, device_map)
+        subject = Subject(named_model(read, model), own, device_map, stream)
         samples = calibration_samples(read, subject)
         planned = make_plan(subject, read, samples, progress, kept_in(cache))
         if out is not None and Ranks.now().first:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from surgeon.api.on_demand import OnDemand
 from surgeon.api.progress import Progress
 from surgeon.api.subject import Subject
 from surgeon.calibrate import Bench, Memory, Samples, Store
@@ -33,7 +34,6 @@ from surgeon.plan import (
 from surgeon.rebuild import (
     ConfigSpace,
     ExportLayout,
-    ModuleSource,
     arrange,
     diagnose,
     limited_part,
@@ -122,12 +122,14 @@ def make_plan(
         known = traced(subject, progress, recipe.export)
     reads = any(isinstance(step, Operation) and step.reads_weights for step in recipe.steps)
     memory = None if store is None else Memory(store, subject.identity, subject.device)
-    bench = None if samples is None else Bench(known.graph, lambda: subject.wide, samples, progress, memory)
+    bench = None
+    if samples is not None:
+        bench = Bench(known.graph, lambda: subject.measured, samples, progress, memory, subject.streams)
     state = State(
         graph=known.graph,
         plan=Plan(known.graph.model_type, fingerprint=subject.fingerprint() if reads else None),
         config_limits=known.limits,
-        source=ModuleSource(subject.module) if reads else None,
+        source=OnDemand(subject.unread, subject.name) if reads else None,
         measure=None if bench is None else bench.measure,
         bench=bench,
         inexpressible=known.refusal,

@@ -35,6 +35,7 @@ def run(
     overrides: Sequence[str] = (),
     device: str = "cpu",
     device_map: DeviceMap | None = None,
+    stream: bool = False,
     cache: str | Path | None = None,
     proof: bool = True,
     memory: str | None = None,
@@ -51,6 +52,7 @@ def run(
         device: where to compute.
         device_map: as transformers and accelerate take it, such as ``auto``, for a checkpoint that one device
             does not hold; in place of `device`.
+        stream: do not load a checkpoint to measure it: one block's weights are in memory at a time.
         cache: folder where measurements are kept and found again; None keeps none.
         proof: compare the result with the masked original, measure both, and write checksums; else only
             write it.
@@ -68,7 +70,7 @@ def run(
     budget = None if memory is None else parse_size(memory)
     read = load_recipe(recipe, overrides)
     with together(device) as own:
-        subject = Subject(named_model(read, model), own, device_map)
+        subject = Subject(named_model(read, model), own, device_map, stream)
         first = Ranks.now().first
         source = None if subject.checkpoint is None else subject.checkpoint.folder
         target = check_output(out, source) if first else Path(out)

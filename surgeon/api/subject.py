@@ -21,9 +21,11 @@ from surgeon.calibrate import digest
 from surgeon.errors import InputError
 from surgeon.io import Checkpoint
 from surgeon.plan.report import LedgerRow
-from surgeon.rebuild import config_of, skeleton
+from surgeon.rebuild import ModuleSource, config_of, skeleton
 from surgeon.rebuild.bias_slots import BiasSlots, bias_slots, with_bias_slots
 from surgeon.rebuild.rehome import rehome, rehomed_config
+from surgeon.rebuild.unread import unread_module
+from surgeon.rebuild.widened import Widened
 
 __all__ = ["DeviceMap", "ModelLike", "Subject", "in_dtype", "widened"]
 
@@ -38,11 +40,19 @@ HALVES = (torch.float16, torch.bfloat16)
 class Subject:
     """One model in whatever form it was handed in; checkpoints are loaded onto `device`.
 
-    With a `device_map`, they are laid over several devices instead, as accelerate does it.
+    With a `device_map`, they are laid over several devices instead, as accelerate does it. With `stream`,
+    they are not loaded to be measured: each weight is read where it is used.
     """
 
-    def __init__(self, model: ModelLike, device: str = "cpu", device_map: DeviceMap | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelLike,
+        device: str = "cpu",
+        device_map: DeviceMap | None = None,
+        stream: bool = False,
+    ) -> None:
         self.device = device
+        self.stream = stream
         self.device_map = device_map
         self.checkpoint: Checkpoint | None = None
         self._module: nn.Module | None = None
@@ -81,7 +91,7 @@ class Subject:
         if model_type == self._own_config.model_type:
             return
         self._home = rehomed_config(self._own_config, model_type)
-        for known in ("config", "structure", "module", "unread", "wide"):
+        for known in ("config", "structure", "module", "unread", "wide", "_wide_unread"):
             self.__dict__.pop(known, None)
 
     def add_biases(self, names: Collection[str]) -> bool:
@@ -96,7 +106,7 @@ class Subject:
         slots = bias_slots(self.config, {*earlier, *names})
         if slots.added:
             self._slots = slots
-        for known in ("config", "structure", "module", "unread", "wide"):
+        for known in ("config", "structure", "module", "unread", "wide", "_wide_unread"):
             self.__dict__.pop(known, None)
         return slots.added != earlier
 
@@ -176,6 +186,23 @@ class Subject:
         if self.dtype not in HALVES:
             return self.module
         return self.checkpoint.load_module(torch.float32, device_map=self.device_map)
+
+    @property
+    def streams(self) -> bool:
+        """Whether weights are read where they are used, because the model was asked not to be loaded."""
+        return self.stream and self.checkpoint is not None
+
+    @property
+    def measured(self) -> PreTrainedModel:
+        """What is measured on: `wide`, or the same with each weight read at its use."""
+        return self._wide_unread if self.streams else self.wide
+
+    @cached_property
+    def _wide_unread(self) -> PreTrainedModel:
+        if self.dtype not in HALVES:
+            return self.unread
+        widened_source = Widened(ModuleSource(self.unread), torch.float32)
+        return unread_module(skeleton(self.config), widened_source, self.device)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import ExitStack
+from dataclasses import dataclass
+
+from torch import Tensor
 
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Observation, Run, Statistic
@@ -11,31 +14,34 @@ from surgeon.calibrate.taps import Taps
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.errors import SurgeonError
 
-__all__ = ["gather_at_block"]
+__all__ = ["AtBlock", "gather_at_block"]
 
 
-def gather_at_block(walk: Walk, forward: Forward, wanted: Collection[Statistic]) -> Statistics:
+@dataclass(frozen=True, eq=False)
+class AtBlock:
+    """What was measured in one Block, and the states that it gave, batch by batch."""
+
+    statistics: Statistics
+    states: list[Tensor]
+
+
+def gather_at_block(walk: Walk, forward: Forward, wanted: Collection[Statistic]) -> AtBlock:
     """Measure `wanted` inside the Walk's current Block; of other Blocks, the results have nothing.
 
     Args:
         walk: stands before the Block; it is not moved.
         forward: runs the model, or a masked view of it.
-        wanted: keys of what enters parameters or is routed.
+        wanted: keys of what happens inside single Blocks.
 
     Raises:
         SurgeonError: a Statistic needs more than one Block's forward pass.
     """
     keys = tuple(dict.fromkeys(wanted))
-    for key in keys:
-        if key.gradients or key.per_sample:
-            raise SurgeonError(
-                f"statistic '{key.statistic}' is not measured block by block: it needs "
-                f"{'gradients of the whole model' if key.gradients else 'single samples'}",
-                hint="inputs: dense",
-            )
+    _check(keys, walk)
     tokens = sum(batch.predicted for batch in walk.batches)
     run = Run(walk.module, sum(map(len, walk.batches)), tokens, Taps(walk.module))
     collectors = tuple(key.collector(run) for key in keys)
+    states: list[Tensor] = []
     with ExitStack() as stack:
         for source in (*collectors, run.taps):
             for handle in source.attach():
@@ -44,7 +50,7 @@ def gather_at_block(walk: Walk, forward: Forward, wanted: Collection[Statistic])
             run.taps.begin(batch)
             for collector in collectors:
                 collector.begin(batch)
-            walk.run(forward, number)
+            states.append(walk.run(forward, number))
             for collector in collectors:
                 collector.observe(Observation(batch, batch.predicted, 0.0, {}))
     inside = f"{walk.blocks[walk.at]}."
@@ -52,4 +58,21 @@ def gather_at_block(walk: Walk, forward: Forward, wanted: Collection[Statistic])
         key: {name: found for name, found in collector.result().items() if name.startswith(inside)}
         for key, collector in zip(keys, collectors, strict=True)
     }
-    return Statistics(results, run.samples, tokens)
+    return AtBlock(Statistics(results, run.samples, tokens), states)
+
+
+def _check(keys: Collection[Statistic], walk: Walk) -> None:
+    batched = any(len(batch) > 1 for batch in walk.batches)
+    for key in keys:
+        why = None
+        if key.gradients:
+            why = "gradients of the whole model"
+        elif not key.inside:
+            why = "more than what happens inside one block"
+        elif key.per_sample and batched:
+            why = "single samples"
+        if why is not None:
+            raise SurgeonError(
+                f"statistic '{key.statistic}' is not measured block by block: it needs {why}",
+                hint="inputs: dense",
+            )

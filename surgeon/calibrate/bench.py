@@ -21,17 +21,18 @@ from surgeon.calibrate.ranks import Ranks
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Statistic
 from surgeon.calibrate.store import PartialRun
+from surgeon.calibrate.streamed import gather_streamed
 from surgeon.graph import Graph
 from surgeon.plan import Plan
 from surgeon.rebuild import MaskedView, masked
 
-__all__ = ["Bench", "Told"]
+__all__ = ["TOKENS", "Bench", "Told"]
 
 Told = Callable[[str, int, int | None], None]
 """Told a stage in words, what is done of it, and how much there is."""
 
 
-_TOKENS = 1024
+TOKENS = 1024
 """Tokens of one batch of a run; the logits of a large vocabulary are its largest tensor."""
 
 
@@ -44,6 +45,7 @@ class Bench:
         samples: gives the calibration samples.
         told: told what is being done.
         memory: where measurements of this model are kept; None keeps none.
+        streamed: the model's weights are read at each use, so that it is measured Block by Block.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class Bench:
         samples: Callable[[], Samples],
         told: Told,
         memory: Memory | None = None,
+        streamed: bool = False,
     ) -> None:
         self.graph = graph
         self.told = told
         self.memory = memory
+        self.streamed = streamed
         self._module = module
         self._samples = samples
 
@@ -98,13 +102,27 @@ class Bench:
     def _gathered(self, plan: Plan, keys: Collection[Statistic], partial: PartialRun | None) -> Statistics:
         stage = f"measure {', '.join(sorted({key.statistic for key in keys}))}"
         backward = any(key.gradients for key in keys)
+        if self.streamed and any(key.inside or key.gradients for key in keys):
+            return self._block_by_block(plan, keys, stage)
         return gather(
             self.module,
             self.samples,
             keys,
             view=self.view(plan) if plan.edits else None,
-            batch_size=1 if backward else max(1, _TOKENS // self.samples.ids.shape[1]),
+            batch_size=1 if backward else max(1, TOKENS // self.samples.ids.shape[1]),
             progress=lambda done, total: self.told(stage, done, total),
             partial=partial,
             ranks=Ranks.now(),
+        )
+
+    def _block_by_block(self, plan: Plan, keys: Collection[Statistic], stage: str) -> Statistics:
+        stack = max(self.graph.stacks, key=len)
+        return gather_streamed(
+            self.view(plan),
+            tuple(block.name for block in stack.blocks),
+            plan.dropped,
+            self.samples,
+            keys,
+            batch_size=max(1, TOKENS // self.samples.ids.shape[1]),
+            progress=lambda done, total: self.told(f"{stage}, block by block", done, total),
         )

@@ -29,6 +29,7 @@ class ExpertMoment(Statistic):
     """
 
     statistic: ClassVar[str] = "expert_moment"
+    inside: ClassVar[bool] = True
     experts: tuple[Experts, ...] = ()
 
     def on(self, graph: Graph, groups: Collection[Group]) -> ExpertMoment:

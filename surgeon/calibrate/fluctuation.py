@@ -33,6 +33,7 @@ class Fluctuation(Statistic):
     """
 
     statistic: ClassVar[str] = "fluctuation"
+    inside: ClassVar[bool] = True
     per_sample: ClassVar[bool] = True
     in_order: ClassVar[bool] = True
     part: Literal["baseline", "fluctuation", "scaler"] = "fluctuation"

@@ -36,6 +36,7 @@ class Gram(Statistic):
     """
 
     statistic: ClassVar[str] = "gram"
+    inside: ClassVar[bool] = True
     constant: bool = False
     params: tuple[str, ...] | None = None
     """Matrices to watch; None for all."""
@@ -79,9 +80,12 @@ def _add_up(total: Tensor, panels: Iterable[tuple[int, Tensor]]) -> Tensor:
     return total
 
 
-def _mirrored(upper: Tensor) -> Tensor:
-    """A symmetric matrix from what is not below its diagonal; [..., features, features]."""
-    return upper.triu() + upper.triu(1).transpose(-1, -2)
+def _mirrored(total: Tensor) -> Tensor:
+    """`total` with what is right of its diagonal panels on their left as well, in place."""
+    for first in range(0, total.shape[-1], _PANEL):
+        after = first + _PANEL
+        total[..., after:, first:after] = total[..., first:after, after:].transpose(-1, -2)
+    return total
 
 
 class _Grams(Summing):
@@ -99,7 +103,7 @@ class _Grams(Summing):
         for key, total in self.sums.items():
             part, _, name = key.partition("/")
             if part != "rows":
-                mean = _mirrored(total) / self.sums[f"rows/{name}"].clamp(min=1)
+                mean = _mirrored(total / self.sums[f"rows/{name}"].clamp(min=1))
                 found[name] = mean if part == "stack" else mean[0]
         return found
 

@@ -31,6 +31,7 @@ class InputMoment(Statistic):
     """
 
     statistic: ClassVar[str] = "input_moment"
+    inside: ClassVar[bool] = True
     moment: Moment = "mean"
     params: tuple[str, ...] | None = None
     """Matrices to watch; None for all."""

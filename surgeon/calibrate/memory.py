@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,14 +73,16 @@ class Memory:
 
     def _read(self, key: Statistic, found: dict[str, Tensor]) -> Statistics:
         results = {n.removeprefix("of/"): t.to(self.device) for n, t in found.items() if n.startswith("of/")}
-        return Statistics({key: results}, int(found["samples"]), int(found["tokens"]), float(found["loss"]))
+        loss = float(found["loss"])
+        known = None if math.isnan(loss) else loss
+        return Statistics({key: results}, int(found["samples"]), int(found["tokens"]), known)
 
 
 def _written(key: Statistic, measured: Statistics) -> dict[str, Tensor]:
     numbers = {
         "samples": torch.tensor(measured.samples),
         "tokens": torch.tensor(measured.tokens),
-        "loss": torch.tensor(measured.loss, dtype=torch.float64),
+        "loss": torch.tensor(math.nan if measured.loss is None else measured.loss, dtype=torch.float64),
     }
     return numbers | {f"of/{name}": tensor for name, tensor in measured.get(key).items()}
 

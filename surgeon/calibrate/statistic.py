@@ -88,13 +88,15 @@ class Statistic(ABC):
     """Key of a measurement; equal keys are one measurement.
 
     `gradients`: the run must go backward. `per_sample`: batches must be single samples. `in_order`: one
-    Collector must see all samples, one after the other.
+    Collector must see all samples, one after the other. `inside`: it is about what happens inside single
+    Blocks, so each can be run by itself.
     """
 
     statistic: ClassVar[str]
     gradients: ClassVar[bool] = False
     per_sample: ClassVar[bool] = False
     in_order: ClassVar[bool] = False
+    inside: ClassVar[bool] = False
 
     def on(self, graph: Graph, groups: Collection[Group]) -> Statistic:
         """The same measurement, no further than a step needs it that works on `groups`."""

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -69,13 +70,21 @@ def statistic_key(on: str, statistic: Statistic) -> str | None:
 
     None where its code cannot be read, as of a class typed at a prompt: then nothing says what it measures.
     """
-    try:
-        source = inspect.getsource(inspect.getmodule(type(statistic)) or type(statistic))
-    except (OSError, TypeError):
+    code = _code(type(statistic))
+    if code is None:
         return None
-    code = hashlib.sha256(source.encode()).hexdigest()
     said = {"on": on, "statistic": statistic.statistic, "key": repr(statistic), "code": code}
     return json.dumps(said, sort_keys=True)
+
+
+@cache
+def _code(kind: type[Statistic]) -> str | None:
+    """SHA-256 of the file that defines a Statistic, as it was when first asked for."""
+    try:
+        source = inspect.getsource(inspect.getmodule(kind) or kind)
+    except (OSError, TypeError):
+        return None
+    return hashlib.sha256(source.encode()).hexdigest()
 
 
 @dataclass(eq=False)

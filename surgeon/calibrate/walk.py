@@ -111,7 +111,15 @@ class Walk:
         Raises:
             SurgeonError: the states are not those of a whole run.
         """
-        self.states = [self.run(forward, number) for number in range(len(self.batches))]
+        self.go_on([self.run(forward, number) for number in range(len(self.batches))])
+
+    def go_on(self, states: list[Tensor]) -> None:
+        """Take the current Block, which gave `states`, batch by batch.
+
+        Raises:
+            SurgeonError: the states are not those of a whole run.
+        """
+        self.states = states
         self.at += 1
         if self.at < len(self.reference):
             self._compare(self.states[0], self.reference[self.at])

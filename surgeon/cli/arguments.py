@@ -22,6 +22,7 @@ __all__ = [
     "Plugins",
     "Quick",
     "RecipeFile",
+    "Stream",
 ]
 
 
@@ -61,6 +62,9 @@ Cache = Annotated[
     typer.Option(
         "--cache", metavar="DIR", help="Where measurements are kept; else $SURGEON_CACHE or the user's cache."
     ),
+]
+Stream = Annotated[
+    bool, typer.Option("--stream", help="Measure block by block, one block's weights in memory at a time.")
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no measurements, and use none.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]

@@ -17,6 +17,7 @@ from surgeon.cli.arguments import (
     Overrides,
     Plugins,
     RecipeFile,
+    Stream,
 )
 from surgeon.cli.console import print_json, progress, say
 from surgeon.cli.measurements import measurements, reports
@@ -38,6 +39,7 @@ def command(
     plugin: Plugins = [],  # noqa: B006 - typer copies it
     device: Device = "cpu",
     device_map: DeviceMap = None,
+    stream: Stream = False,
     cache: Cache = None,
     no_cache: NoCache = False,
     json: Json = False,
@@ -54,6 +56,7 @@ def command(
             overrides=overrides,
             device=device,
             device_map=device_map,
+            stream=stream,
             cache=measurements(cache, no_cache),
             progress=told,
         )

@@ -18,6 +18,7 @@ from surgeon.cli.arguments import (
     Plugins,
     Quick,
     RecipeFile,
+    Stream,
 )
 from surgeon.cli.console import print_json, say
 from surgeon.cli.gauge import gauge
@@ -38,6 +39,7 @@ def command(
     plugin: Plugins = [],  # noqa: B006 - typer copies it
     device: Device = "cpu",
     device_map: DeviceMap = None,
+    stream: Stream = False,
     cache: Cache = None,
     no_cache: NoCache = False,
     quick: Quick = False,
@@ -55,6 +57,7 @@ def command(
             overrides=overrides,
             device=device,
             device_map=device_map,
+            stream=stream,
             cache=measurements(cache, no_cache),
             proof=not quick,
             memory=memory,

@@ -233,5 +233,5 @@ class _Gaps:
 
     def _forward(self, at: int, plan: Plan | None = None) -> Callable[..., object]:
         """The cut model, to run the Block at `at`."""
-        unused = self.blocks[:at] + self.blocks[at + 1 :]
-        return masked(self.bench.module, plan or self.plan, self.state.graph).fixed(unused)
+        unused, here = self.blocks[:at] + self.blocks[at + 1 :], self.blocks[at : at + 1]
+        return masked(self.bench.module, plan or self.plan, self.state.graph).fixed(unused, *here)

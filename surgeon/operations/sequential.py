@@ -13,6 +13,7 @@ from typing import Literal
 
 from surgeon.calibrate import Statistic, Statistics
 from surgeon.calibrate.at_block import gather_at_block
+from surgeon.calibrate.bench import TOKENS
 from surgeon.calibrate.walk import Walk
 from surgeon.criteria import Criterion
 from surgeon.operations.pool import Counts, Pool
@@ -24,9 +25,6 @@ from surgeon.rebuild import masked
 __all__ = ["Inputs", "measured_behind", "rescored"]
 
 Inputs = Literal["dense", "sequential"]
-
-_TOKENS = 1024
-"""Tokens of one batch."""
 
 
 def rescored(pools: Sequence[Pool], counts: Counts, state: State, criterion: Criterion) -> tuple[Pool, ...]:
@@ -92,9 +90,11 @@ def _walk(
     blocks = tuple(block.name for block in max(state.graph.stacks, key=len).blocks)
 
     def forward(now: Plan, at: int) -> Callable[..., object]:
-        return masked(bench.module, now, state.graph).fixed(blocks[:at] + blocks[at + 1 :])
+        return masked(bench.module, now, state.graph).fixed(
+            blocks[:at] + blocks[at + 1 :], *blocks[at : at + 1]
+        )
 
-    size = max(1, _TOKENS // bench.samples.ids.shape[1])
+    size = max(1, TOKENS // bench.samples.ids.shape[1])
     whole = forward(plan, len(blocks))
     check = Walk.begin(bench.module, blocks, bench.samples, size, whole)
     walk = check.beside(whole)
@@ -106,7 +106,7 @@ def _walk(
             check.step_over()
             continue
         check.advance(forward(plan, at))
-        found = gather_at_block(walk, forward(plan, at), wanted)
+        found = gather_at_block(walk, forward(plan, at), wanted).statistics
         grown = cut(block, found, grown)
         walk.advance(forward(grown, at))
         bench.told("measure block by block", at + 1, len(blocks))

@@ -89,5 +89,5 @@ class Walks:
     def _forward(self, at: int) -> Callable[..., object]:
         """The masked view under the Plan so far, to run the Block at `at`."""
         return masked(self.bench.module, self.plan, self.graph).fixed(
-            self.blocks[:at] + self.blocks[at + 1 :]
+            self.blocks[:at] + self.blocks[at + 1 :], *self.blocks[at : at + 1]
         )

@@ -22,6 +22,7 @@ from surgeon.plan import Cuts, Plan, cuts_of, dropped_parts, silent_params
 from surgeon.rebuild.absent import Absent
 from surgeon.rebuild.forward import all_tensors, call_with
 from surgeon.rebuild.kept_width import KeptWidth, Width
+from surgeon.rebuild.unread import Unread
 
 __all__ = ["MaskedView", "masked"]
 
@@ -72,14 +73,20 @@ class MaskedView(nn.Module):
         """What the module returns, with the plan in force."""
         return self._call(self.tensors(), *args, **kwargs)
 
-    def fixed(self, unused: Collection[str] = ()) -> Callable[..., object]:
+    def fixed(self, unused: Collection[str] = (), held: str | None = None) -> Callable[..., object]:
         """`forward` with the tensors that are in force now, made once: for many calls without gradients.
 
         Args:
             unused: paths of modules that will not run; their tensors are not made.
+            held: path of a module whose tensors are read once, where they lie on disk.
         """
         with torch.no_grad():
-            return partial(self._call, self.tensors(unused))
+            tensors = self.tensors(unused)
+            if held is not None:
+                own = {n: t for n, t in all_tensors(self.module).items() if n.startswith(f"{held}.")}
+                unread = {n: t for n, t in (own | tensors).items() if n in own and isinstance(t, Unread)}
+                tensors |= {name: tensor.values() for name, tensor in unread.items()}
+            return partial(self._call, tensors)
 
     def _call(self, tensors: Mapping[str, Tensor], *args: object, **kwargs: object) -> object:
         with ExitStack() as stack:

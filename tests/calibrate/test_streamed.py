@@ -1,0 +1,122 @@
+"""Measured block by block from disk: the same numbers, and one block's weights at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import surgeon
+from surgeon.api.subject import Subject
+from surgeon.calibrate import Samples, gather, rows
+from surgeon.calibrate.block_similarity import BlockSimilarity
+from surgeon.calibrate.fluctuation import Fluctuation
+from surgeon.calibrate.gradient import Gradient
+from surgeon.calibrate.gram import Gram
+from surgeon.calibrate.input_moment import InputMoment
+from surgeon.calibrate.streamed import gather_streamed
+from surgeon.errors import SurgeonError
+from surgeon.plan import DropBlock, Keep, Plan
+from surgeon.rebuild import masked
+from surgeon.rebuild.unread import Unread
+from tests.handmade import llama_graph
+
+BLOCKS = tuple(f"model.layers.{place}" for place in range(3))
+PARAMS = tuple(
+    f"{block}.{part}" for block in BLOCKS for part in ("mlp.down_proj.weight", "self_attn.o_proj.weight")
+)
+KEYS = (
+    InputMoment("mean", PARAMS),
+    InputMoment("variance", PARAMS),
+    Gram(params=PARAMS),
+    Gram(True, PARAMS),
+)
+CUT = Plan("llama").add([Keep("layers.1.mlp.ffn", tuple(range(0, 40, 3)), 0)])
+SHORT = CUT.add([DropBlock("model.layers.0", 1)])
+
+
+@pytest.fixture
+def samples() -> Samples:
+    ids = torch.randint(3, 53, (5, 11), generator=torch.Generator().manual_seed(4))
+    return rows([row[: 7 + place] for place, row in enumerate(ids.tolist())])
+
+
+@pytest.fixture
+def folder(small_llama, tmp_path):
+    small_llama().bfloat16().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("plan", [Plan("llama"), CUT, SHORT], ids=["whole", "cut", "short"])
+def test_the_same_numbers_as_at_once(folder, samples, plan):
+    stored, loaded = Subject(folder, stream=True).measured, Subject(folder).wide
+    assert all(isinstance(parameter, Unread) for parameter in stored.parameters())
+    assert stored.dtype == torch.float32
+    graph = llama_graph(loaded.config)
+    whole = gather(loaded, samples, KEYS, view=masked(loaded, plan, graph))
+    view = masked(stored, plan, graph)
+    found = gather_streamed(view, BLOCKS, plan.dropped, samples, KEYS, batch_size=2)
+    assert (found.samples, found.tokens, found.loss) == (whole.samples, whole.tokens, None)
+    for key in KEYS:
+        expected = {n: t for n, t in whole.get(key).items() if not n.startswith(plan.dropped or ("-",))}
+        assert set(found.get(key)) == set(expected)
+        for name, value in expected.items():
+            torch.testing.assert_close(found.get(key)[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_each_weight_of_a_block_is_read_once_beside_the_first_look(folder, samples, monkeypatch):
+    reads: list[tuple[int, ...]] = []
+    values = Unread.values
+    monkeypatch.setattr(Unread, "values", lambda self: reads.append(tuple(self.shape)) or values(self))
+    stored = Subject(folder, stream=True).measured
+    view = masked(stored, Plan("llama"), llama_graph(stored.config))
+    gather_streamed(view, BLOCKS, (), samples, KEYS)
+    assert reads.count((48, 40)) <= 2 * len(BLOCKS)  # down projections, in five batches
+
+
+def test_what_is_not_of_single_blocks_is_refused(folder, samples):
+    stored = Subject(folder, stream=True).measured
+    view = masked(stored, Plan("llama"), llama_graph(stored.config))
+    for key, why in (
+        (Gradient(), "gradients of the whole model"),
+        (BlockSimilarity(blocks=BLOCKS), "more than what happens inside one block"),
+        (InputMoment("mean", ("lm_head.weight",)), "it lies in no block"),
+    ):
+        with pytest.raises(SurgeonError, match=why):
+            gather_streamed(view, BLOCKS, (), samples, [key])
+    found = gather_streamed(view, BLOCKS, (), samples, [Fluctuation("baseline", PARAMS)], batch_size=3)
+    assert set(found.get(Fluctuation("baseline", PARAMS))) == set(PARAMS)
+
+
+def test_a_plan_that_is_streamed_is_the_same(folder, tmp_path):
+    ids = torch.randint(3, 53, (5, 12), generator=torch.Generator().manual_seed(0)).tolist()
+    step = {
+        "op": "remove",
+        "select": {"kind": ["ffn", "kv_group"]},
+        "keep": {"fraction": 0.67},
+        "criterion": "flap",
+        "repair": {"repair": "refit", "target": "layer", "constant": False},
+    }
+    recipe = {"surgeon": 1, "steps": [step]}
+    plain = surgeon.plan(folder, recipe, texts=[ids])
+    streamed = surgeon.plan(folder, recipe, texts=[ids], stream=True)
+    assert streamed.edits == plain.edits
+    for name, value in plain.values.items():
+        torch.testing.assert_close(streamed.values[name], value, rtol=2e-2, atol=1e-3)
+
+
+def test_a_repair_toward_the_stream_reads_from_disk_too(folder):
+    ids = torch.randint(3, 53, (5, 12), generator=torch.Generator().manual_seed(0)).tolist()
+    step = {
+        "op": "remove",
+        "select": {"kind": ["ffn"]},
+        "keep": {"fraction": 0.6},
+        "criterion": "magnitude",
+        "repair": "refit",
+    }
+    recipe = {"surgeon": 1, "steps": [step, {"op": "drop_blocks", "keep": {"count": 2}, "criterion": "tail"}]}
+    plain = surgeon.plan(folder, recipe, texts=[ids])
+    streamed = surgeon.plan(folder, recipe, texts=[ids], stream=True)
+    assert streamed.edits == plain.edits
+    assert plain.values
+    for name, value in plain.values.items():
+        torch.testing.assert_close(streamed.values[name], value, rtol=2e-2, atol=1e-3)
