@@ -13,7 +13,7 @@ from surgeon.errors import InfeasibleError, SurgeonError
 from surgeon.graph import Graph, Group
 from surgeon.operations.pool import Depth, Member, Pool
 from surgeon.operations.state import State
-from surgeon.plan import kept_of, unit_cost
+from surgeon.plan import gone_groups, kept_of, unit_cost
 
 __all__ = ["make_pools", "refuse_partial_ties", "scored"]
 
@@ -105,7 +105,8 @@ def refuse_partial_ties(state: State, groups: Sequence[Group]) -> None:
     """
     selected = {group.name for group in groups}
     kinds = {group.kind for group in groups}
-    alike = tuple(group.name for group in state.graph.groups if group.kind in kinds)
+    gone = gone_groups(state.plan, state.graph)
+    alike = tuple(g.name for g in state.graph.groups if g.kind in kinds and g.name not in gone)
     for names in state.limits.tied(alike):
         lacking = [name for name in names if name not in selected]
         if lacking and len(lacking) < len(names):

@@ -96,7 +96,7 @@ class State:
         groups = tuple(group for group in select.on(self.graph) if group.name not in gone)
         if not groups:
             raise SelectorError(
-                f"all that {select} selects went with blocks that steps before step {self.step} dropped",
+                f"all that is selected went with blocks that steps before step {self.step} dropped",
                 hint="select others",
             )
         free = tuple(group for group in groups if group.name not in self.protected)
