@@ -164,6 +164,12 @@ COUPLED = {
         {"a": matrix(20, 24)},
         [WHOLE | {"a[1] 0+[24:1]"}],
     ),
+    "all true": (lambda t, x: x * (1.0 + torch.ops.aten._is_all_true(x.abs() >= 0)), {}, [WHOLE]),
+    "counts written out": (
+        lambda t, x: x.index_select(1, torch.repeat_interleave(torch.full((19,), 2)))[:, ::2],
+        {},
+        [WHOLE],
+    ),
     "places": (
         lambda t, x: x * torch.zeros_like(t.a).index_fill(0, (t.a > 0.5).nonzero().squeeze(-1), 2.0) + x,
         {"a": vector()},
@@ -340,6 +346,7 @@ LOCKED = {
         {"a": matrix(45, 24)},
         "values are put in one after the other",
     ),
+    "borders": (lambda t, x: x * torch.bucketize(x, t.a), {"a": vector()}, "borders in ascending order"),
     "places of two dims": (
         lambda t, x: x * (t.a > 0).nonzero().sum(),
         {"a": matrix(24, 9)},

@@ -34,6 +34,8 @@ _RANKS = frozenset({"argmax", "argmin"})
     "nansum",
     "median",
     "aminmax",
+    "_is_all_true",
+    "_is_any_true",
 )
 def reduce(op: Op) -> None:
     """The reduced dims go, or stay with size one; an arg-extremum indexes what it reduced."""
