@@ -17,7 +17,7 @@ from pathlib import Path
 
 from surgeon.io.checksums import checksum
 from surgeon.io.header import BITS
-from surgeon.io.slices import Files, Selection
+from surgeon.io.slices import Files, Selection, put
 from surgeon.io.weights import INDEX, SINGLE
 
 __all__ = ["Piece", "Told", "unheard", "write_shards"]
@@ -140,7 +140,7 @@ def _write_shard(draft: Path, shard: Sequence[Piece], files: Files, told: Callab
             if isinstance(piece.content, Selection):
                 files.copy(piece.content, handle, place)
             else:
-                _put(handle, piece.content(), place)
+                put(handle, memoryview(piece.content()).cast("B"), place)
             place += piece.nbytes
             told(place - len(header))
     except BaseException:
@@ -162,13 +162,6 @@ def _header(shard: Sequence[Piece]) -> bytes:
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNED)
     return len(text).to_bytes(8, "little") + text
-
-
-def _put(handle: int, content: bytes | bytearray | memoryview, place: int) -> None:
-    view = memoryview(content)
-    while view:
-        done = os.pwrite(handle, view, place)
-        view, place = view[done:], place + done
 
 
 def _finish(handle: int, file: Path, checksums: bool, durable: bool) -> str | None:
