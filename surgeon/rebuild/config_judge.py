@@ -8,16 +8,28 @@ Not here: finding such configs (`config_search`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_target import Target, Width
 from surgeon.rebuild.config_tree import Path
 from surgeon.rebuild.signature import Number, Signature, measure
 
-__all__ = ["changed_constants", "changed_numbers", "expected_values", "odd_fields", "odd_numbers"]
+__all__ = [
+    "changed_constants",
+    "changed_numbers",
+    "expected_values",
+    "odd_fields",
+    "odd_numbers",
+    "same_number",
+]
+
+ROUNDING = 1e-12
+"""Two numbers of a config that are closer than this share of them are one."""
 
 
 def expected_values(value: int, widths: Iterable[Width]) -> frozenset[int]:
@@ -76,10 +88,15 @@ def changed_numbers(
     faults: list[str] = []
     for (path, attribute), value in before.items():
         now = after.get((path if paths is None else paths[path], attribute))
-        if isinstance(value, float) and now is not None and now != value:
+        if isinstance(value, float) and now is not None and not same_number(now, value):
             where = f"{path}.{attribute}" if path else attribute
             faults.append(f"{where} {value:.6g} → {now:.6g}")
     return tuple(faults)
+
+
+def same_number(one: float, other: float) -> bool:
+    """Whether two fractions are equal up to rounding; neither is where one is not a number."""
+    return one == other or math.isclose(one, other, rel_tol=ROUNDING)
 
 
 def changed_constants(space: ConfigSpace, target: Target, changes: Mapping[Path, object]) -> tuple[str, ...]:
@@ -91,13 +108,18 @@ def changed_constants(space: ConfigSpace, target: Target, changes: Mapping[Path,
     for name, tensor in before.constants.items():
         if name.startswith(target.absent):
             continue
-        planned = tensor.numpy()
+        planned = _array(tensor)
         for dim, kept in target.cuts.get(name, {}).items():
             planned = planned.take(kept, axis=dim)
-        now = after.constants[name].numpy() if name in after.constants else None
+        now = _array(after.constants[name]) if name in after.constants else None
         if now is None or now.shape != planned.shape or not np.array_equal(now, planned, equal_nan=True):
             faults.append(f"{name} {_sample(planned)} → {'absent' if now is None else _sample(now)}")
     return tuple(faults)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """Any float as float64: numpy knows no bfloat16, and no value changes."""
+    return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _sample(values: np.ndarray) -> str:

@@ -20,11 +20,12 @@ from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_clamp import clamped
 from surgeon.rebuild.config_judge import changed_constants, changed_numbers, odd_fields, odd_numbers
 from surgeon.rebuild.config_probe import ConfigSpace, Field
+from surgeon.rebuild.config_scale import rescaled
 from surgeon.rebuild.config_search import Changes, Search
 from surgeon.rebuild.config_target import Target, aim, planned_shapes
 from surgeon.rebuild.config_tree import entry, leaves, path_text, vary
 from surgeon.rebuild.rebuild import members_of, renamed
-from surgeon.rebuild.signature import measure
+from surgeon.rebuild.signature import Signature, measure
 
 __all__ = ["Inexpressible", "Solution", "find_changes", "solve"]
 
@@ -58,10 +59,29 @@ def solve(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
         for depth in space.depths:
             kept = _kept_blocks(depth.container, plan, graph)
             config = config if len(kept) == depth.blocks else depth.resize(config, kept)
+        scaled: Changes = {}
+        if plan.dropped:
+            before = measure(space.config)
+            config, scaled = rescaled(before, config, _moved_modules(before, plan, graph))
         _check_whole(space.config, config, plan, graph)
     except RebuildError as error:
         raise InfeasibleError(f"the planned model's config is refused: {error.message}") from error
-    return Solution(config, _ledger(space, target, changes, config))
+    return Solution(config, (*_ledger(space, target, changes, config), *_scale_rows(space, scaled)))
+
+
+def _moved_modules(before: Signature, plan: Plan, graph: Graph) -> dict[str, str]:
+    """New module path of every module with numbers that is left, by its old one."""
+    paths = tuple(f"{path}." for path in {path for path, _ in before.numbers})
+    return {name.rstrip("."): now.rstrip(".") for name, now in renamed(paths, plan, graph).items()}
+
+
+def _scale_rows(space: ConfigSpace, scaled: Changes) -> tuple[LedgerRow, ...]:
+    old = leaves(space.config)
+    why = "keeps what the blocks compute from it and from their number"
+    return tuple(
+        LedgerRow(field=path_text(p), old=_json(old.get(p)), new=_json(value), why=why)
+        for p, value in scaled.items()
+    )
 
 
 def _refuse_parts(plan: Plan, graph: Graph) -> None:
@@ -174,8 +194,7 @@ def _check_whole(old: PreTrainedConfig, new: PreTrainedConfig, plan: Plan, graph
         for name in sorted(planned.keys() | after.shapes.keys())
         if planned.get(name) != after.shapes.get(name)
     ]
-    paths = tuple(f"{path}." for path in {path for path, _ in before.numbers})
-    moved = {name.rstrip("."): now.rstrip(".") for name, now in renamed(paths, plan, graph).items()}
+    moved = _moved_modules(before, plan, graph)
     kept = {key: value for key, value in before.numbers.items() if key[0] in moved}
     faults += [f"constant {fault}" for fault in changed_numbers(kept, after.numbers, moved)]
     if faults:

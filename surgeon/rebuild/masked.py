@@ -208,8 +208,10 @@ def _skipping(blocks: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def _pass_through(block: nn.Module, args: tuple, kwargs: dict, output: object) -> object:
-    first = output[0] if isinstance(output, tuple) else output
+    several = isinstance(output, tuple | list)
+    first = output[0] if several else output
     for given in (*args, *kwargs.values()):
         if isinstance(given, Tensor) and isinstance(first, Tensor) and given.shape == first.shape:
-            return (given, *output[1:]) if isinstance(output, tuple) else given
+            whole = (given, *output[1:]) if several else given
+            return list(whole) if isinstance(output, list) else whole
     raise RebuildError(f"{type(block).__name__} returns no tensor that is shaped like one of its inputs")

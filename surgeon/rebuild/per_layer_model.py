@@ -43,12 +43,10 @@ class PerLayer:
             super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]  # that of the stock class
         finally:
             config.per_layer_config = layers
-        model: Any = self
-        inner = model.base_model_prefix + "."
-        whole = hasattr(model, model.base_model_prefix)
         for path, row in config.per_layer_modules.items():
-            if whole or path.startswith(inner):
-                change(model, path if whole else path.removeprefix(inner), row)
+            own = inside(self, path)
+            if own is not None:
+                change(self, own, row)
 
 
 class Absent(nn.Module):
@@ -73,6 +71,17 @@ class Absent(nn.Module):
                 cache.update(held, held, self.cached_as)
         nothing = torch.zeros_like(states)
         return nothing if self.outputs is None else (nothing, *[None] * (self.outputs - 1))
+
+
+def inside(model: Any, path):
+    """Where the module called `path` in the whole model lies in `model`; None where it is not part of it.
+
+    An auto class may build the base model alone, in which the first step of the path is the model itself.
+    """
+    first, _, rest = path.partition(".")
+    if hasattr(model, first):
+        return path
+    return rest if first == model.base_model_prefix else None
 
 
 def change(model, path, row):

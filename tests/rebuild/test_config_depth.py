@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from transformers import BertConfig, Gemma4TextConfig, Glm4MoeConfig, OlmoHybridConfig
+from transformers import (
+    BertConfig,
+    Gemma4TextConfig,
+    Glm4MoeConfig,
+    MiniCPM3Config,
+    OlmoHybridConfig,
+    OpenAIGPTConfig,
+)
 
 from surgeon.plan import DropBlock, Plan
 from surgeon.rebuild.apply import apply_plan
@@ -113,3 +120,30 @@ def test_no_list_lies_beside_an_entry_of_a_list():
     config.sizes = [4, 4]
     assert lists_beside(config, ("sizes", 0)) == ()
     assert keyed_beside(config, ("sizes", 0)) == ()
+
+
+def test_a_scale_that_follows_the_depth_is_put_right_by_its_field():
+    config = MiniCPM3Config(
+        **{**SMALL, "num_key_value_heads": 4},
+        num_hidden_layers=3,
+        q_lora_rank=12,
+        kv_lora_rank=10,
+        qk_nope_head_dim=4,
+        qk_rope_head_dim=4,
+        v_head_dim=6,
+        scale_depth=1.4,
+    )
+    module, graph, space = probed_config(config)
+    plan = Plan(graph.model_type, (DropBlock("model.layers.2", 0),))
+    small, ledger = apply_plan(module, plan, graph, space)
+    assert small.config.scale_depth == pytest.approx(1.4 * (2 / 3) ** 0.5)  # scale_depth / sqrt(layers) stays
+    assert [row.field for row in ledger] == ["num_hidden_layers", "scale_depth"]
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_a_block_that_returns_a_list_is_skipped():
+    config = OpenAIGPTConfig(n_embd=24, n_head=4, n_layer=3, vocab_size=50, n_positions=32)
+    module, graph, space = probed_config(config)
+    plan = Plan(graph.model_type, (DropBlock("transformer.h.0", 0),))
+    small, _ = apply_plan(module, plan, graph, space)
+    assert compare(module, small, plan, graph, TOKENS).require()

@@ -164,3 +164,12 @@ def test_the_modeling_file_is_small_and_knows_nothing_of_surgeon():
     assert "surgeon" not in text
     assert text.count("\n") < 100
     assert "class PerLayerLlamaForCausalLM(PerLayer, LlamaForCausalLM):" in text
+
+
+def test_paths_are_found_where_the_class_has_another_prefix_than_its_parts():
+    from surgeon.rebuild.per_layer_model import inside
+
+    module, _, _ = probed("llama")
+    assert inside(module, "model.layers.0.mlp") == "model.layers.0.mlp"
+    assert inside(module.model, "model.layers.0.mlp") == "layers.0.mlp"  # the base model alone
+    assert inside(module.model, "lm_head") is None
