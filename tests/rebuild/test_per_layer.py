@@ -162,7 +162,7 @@ def test_the_modeling_file_is_small_and_knows_nothing_of_surgeon():
     text = modeling_source(type(module), module.config)
     compile(text, "modeling_per_layer.py", "exec")
     assert "surgeon" not in text
-    assert text.count("\n") < 100
+    assert text.count("\n") < 120
     assert "class PerLayerLlamaForCausalLM(PerLayer, LlamaForCausalLM):" in text
 
 
