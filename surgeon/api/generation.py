@@ -45,6 +45,7 @@ def _generates(model: PreTrainedModel, prompt: Tensor) -> bool:
     return True
 
 
+@torch.no_grad()
 def _cached(model: PreTrainedModel, prompt: Tensor) -> float:
     """Relative difference of the logits, generated step by step and computed at once."""
     two_sided = bool(model.config.is_encoder_decoder)
