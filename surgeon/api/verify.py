@@ -11,8 +11,10 @@ from surgeon.api.progress import Progress, silent
 from surgeon.api.publishing import in_words
 from surgeon.api.reload import check_reload
 from surgeon.api.replay import same_model, to_planned_family
+from surgeon.api.room import room_for
 from surgeon.api.subject import Subject
 from surgeon.io import read_plan
+from surgeon.io.side_files import parse_size
 from surgeon.plan import Plan, check_plan
 from surgeon.rebuild import Comparison, compare, probe_tokens
 from surgeon.repair import lacking_biases
@@ -39,7 +41,12 @@ def verify(model: nn.Module, small: nn.Module, plan: Plan, tokens: Tensor | None
 
 
 def verify_folder(
-    folder: str | Path, model: str | Path, *, device: str = "cpu", progress: Progress = silent
+    folder: str | Path,
+    model: str | Path,
+    *,
+    memory: str | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
 ) -> tuple[Comparison, tuple[str, ...]]:
     """Compare a folder that surgeon wrote with the model that it was made from, and reload it.
 
@@ -47,6 +54,7 @@ def verify_folder(
         VerifyError: they differ, or stock transformers does not load the folder.
         PlanError: the folder was made from another model.
     """
+    budget = None if memory is None else parse_size(memory)
     subject, result = Subject(model, device), Subject(folder, device)
     file = Path(folder) / "plan.json"
     to_planned_family(subject, read_plan(file))
@@ -57,10 +65,10 @@ def verify_folder(
     plan = read_plan(file, graph)
     same_model(plan, subject)
     progress("compare with the masked original", 0, None)
-    tokens = probe_tokens(subject.module)
-    comparison = compare(subject.module, result.module, plan, graph, tokens).require()
+    original, small = subject.unread, result.unread
+    comparison = compare(original, small, plan, graph, probe_tokens(original)).require()
     progress("reload with stock transformers", 0, None)
     return comparison, (
         in_words(comparison),
-        *check_reload(Path(folder), result.module, comparison.tolerance, original=subject.module),
+        *check_reload(Path(folder), small, comparison.tolerance, room_for(small, budget), original=original),
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from surgeon.cli.arguments import Device, Json
+from surgeon.cli.arguments import Device, Json, Memory
 from surgeon.cli.console import print_json, progress, say
 
 __all__ = ["command"]
@@ -16,6 +16,7 @@ __all__ = ["command"]
 def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that surgeon wrote.")],
     model: Annotated[str, typer.Option("--model", metavar="M", help="The model that it was made from.")],
+    memory: Memory = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -23,7 +24,7 @@ def command(
     from surgeon.api.verify import verify_folder
 
     with progress() as told:
-        comparison, checks = verify_folder(folder, model, device=device, progress=told)
+        comparison, checks = verify_folder(folder, model, memory=memory, device=device, progress=told)
     if json:
         print_json({**comparison.to_dict(), "checks": list(checks)})
         return
