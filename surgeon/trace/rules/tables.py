@@ -8,7 +8,7 @@ from surgeon.trace.record import Value
 from surgeon.trace.rule import Op, rules
 from surgeon.trace.rules.pointwise import broadcast
 from surgeon.trace.rules.segments import segment
-from surgeon.trace.terms import Term
+from surgeon.trace.terms import Term, is_data
 
 __all__: list[str] = []
 
@@ -75,9 +75,11 @@ def masked_scatter(op: Op) -> None:
     mask = op.tensor(op.args[1]).expand(op.shape(op.out))
     rows = not hasattr(mask, "fake_mode") and bool((mask == mask[..., :1]).all())
     if rows and source and source[-1].size == terms[-1].size:
-        op.unify(source[-1], terms[-1])
+        op.unify(source.pop(), terms[-1])
     else:
-        for term in (*terms, *source):
+        source.extend(terms)
+    for term in source:
+        if not is_data(term):
             op.lock(term, "values are put in one after the other")
     op.set(op.out, terms)
 
