@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -76,50 +77,76 @@ def fit_block(
     Raises:
         SurgeonError: the error is not finite.
     """
-    leaves = {name: tensor.detach().clone().requires_grad_(True) for name, tensor in start.items()}
-    draw = torch.Generator().manual_seed(schedule.seed)
-    order = torch.randperm(len(calls), generator=draw).tolist()
-    held = order[: max(1, round(schedule.held_out * len(calls)))] if len(calls) > 1 else order
-    used = [number for number in order if number not in held] or order
-    steps = schedule.epochs * len(used)
-    optimiser = torch.optim.AdamW(leaves.values(), lr=schedule.rate, weight_decay=schedule.decay)
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    fit = _Fit(block, start, fixed, calls, targets, schedule)
+    first = lowest = fit.on_held_out()
+    best, worse, epochs = fit.state(), 0, 0
+    while epochs < schedule.epochs and worse < schedule.patience:
+        fit.epoch(partial(_counted, told, epochs * len(fit.used), schedule.epochs * len(fit.used)))
+        epochs += 1
+        now = fit.on_held_out()
+        worse = 0 if now < lowest else worse + 1
+        if now < lowest:
+            lowest, best = now, fit.state()
+    return Fitted(best, first, lowest, epochs)
 
-    def error(number: int) -> Tensor:
-        args, kwargs = calls[number]
-        given = leaving(functional_call(block, {**fixed, **leaves}, args, kwargs))
-        return (given - targets[number]).square().mean()
 
-    def on_held() -> float:
+def _counted(told: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    told(before + done, total)
+
+
+class _Fit:
+    """Tensors in training: `used` batches are trained on, `held` ones are not."""
+
+    def __init__(
+        self,
+        block: nn.Module,
+        start: Mapping[str, Tensor],
+        fixed: Mapping[str, Tensor],
+        calls: Sequence[Call],
+        targets: Sequence[Tensor],
+        schedule: Schedule,
+    ) -> None:
+        self.block, self.fixed, self.calls, self.targets = block, fixed, calls, targets
+        self.leaves = {name: tensor.detach().clone().requires_grad_(True) for name, tensor in start.items()}
+        self.draw = torch.Generator().manual_seed(schedule.seed)
+        order = torch.randperm(len(calls), generator=self.draw).tolist()
+        self.held = order[: max(1, round(schedule.held_out * len(calls)))] if len(calls) > 1 else order
+        self.used = [number for number in order if number not in self.held] or order
+        self.optimiser = torch.optim.AdamW(
+            self.leaves.values(), lr=schedule.rate, weight_decay=schedule.decay
+        )
+        self.falling = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self.optimiser, schedule.epochs * len(self.used)
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the tensors as they are."""
+        return {name: tensor.detach().clone() for name, tensor in self.leaves.items()}
+
+    def epoch(self, told: Callable[[int], None]) -> None:
+        """Once over the batches that are used, in an order drawn anew."""
+        for done, place in enumerate(torch.randperm(len(self.used), generator=self.draw).tolist()):
+            with torch.enable_grad():
+                loss = self._error(self.used[place])
+            self.optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.leaves.values(), _LARGEST_STEP)
+            self.optimiser.step()
+            self.falling.step()
+            told(done + 1)
+
+    def on_held_out(self) -> float:
+        """Mean error on the batches that are not used."""
         with torch.no_grad():
-            value = sum(float(error(number)) for number in held) / len(held)
+            value = sum(float(self._error(number)) for number in self.held) / len(self.held)
         if not math.isfinite(value):
             raise SurgeonError(
-                f"training {type(block).__name__} gave an error of {value}",
+                f"training {type(self.block).__name__} gave an error of {value}",
                 hint="a smaller training.rate, or a model without infinite weights",
             )
         return value
 
-    first = lowest = on_held()
-    best = {name: tensor.detach().clone() for name, tensor in leaves.items()}
-    done, worse = 0, 0
-    for _ in range(schedule.epochs):
-        for place in torch.randperm(len(used), generator=draw).tolist():
-            with torch.enable_grad():
-                loss = error(used[place])
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(leaves.values(), _LARGEST_STEP)
-            optimiser.step()
-            falling.step()
-            done += 1
-            told(done, steps)
-        now = on_held()
-        if now < lowest:
-            lowest, worse = now, 0
-            best = {name: tensor.detach().clone() for name, tensor in leaves.items()}
-        else:
-            worse += 1
-            if worse >= schedule.patience:
-                break
-    return Fitted(best, first, lowest, done // len(used))
+    def _error(self, number: int) -> Tensor:
+        args, kwargs = self.calls[number]
+        given = leaving(functional_call(self.block, {**self.fixed, **self.leaves}, args, kwargs))
+        return (given - self.targets[number]).square().mean()
