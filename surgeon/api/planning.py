@@ -121,10 +121,18 @@ def make_plan(
     if subject.add_biases([name for step in operations for name in step.biases(known.graph)]):
         known = traced(subject, progress, recipe.export)
     reads = any(isinstance(step, Operation) and step.reads_weights for step in recipe.steps)
-    memory = None if store is None else Memory(store, subject.identity, subject.device)
+    memory = None if store is None else Memory(store, subject.identity, subject.weights_on)
     bench = None
     if samples is not None:
-        bench = Bench(known.graph, lambda: subject.measured, samples, progress, memory, subject.streams)
+        bench = Bench(
+            known.graph,
+            lambda: subject.measured,
+            samples,
+            progress,
+            memory,
+            subject.streams,
+            subject.weights_on,
+        )
     state = State(
         graph=known.graph,
         plan=Plan(known.graph.model_type, fingerprint=subject.fingerprint() if reads else None),

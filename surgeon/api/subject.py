@@ -188,6 +188,11 @@ class Subject:
         return self.checkpoint.load_module(torch.float32, device_map=self.device_map)
 
     @property
+    def weights_on(self) -> str:
+        """The device of the weights that scores and repairs look at."""
+        return self.device if self._module is None else str(next(self._module.parameters()).device)
+
+    @property
     def streams(self) -> bool:
         """Whether weights are read where they are used, because the model was asked not to be loaded."""
         return self.stream and self.checkpoint is not None

@@ -46,6 +46,7 @@ class Bench:
         told: told what is being done.
         memory: where measurements of this model are kept; None keeps none.
         streamed: the model's weights are read at each use, so that it is measured Block by Block.
+        device: where results are wanted; None leaves each where it was measured.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class Bench:
         told: Told,
         memory: Memory | None = None,
         streamed: bool = False,
+        device: str | None = None,
     ) -> None:
         self.graph = graph
         self.told = told
         self.memory = memory
         self.streamed = streamed
+        self.device = device
         self._module = module
         self._samples = samples
 
@@ -94,10 +97,12 @@ class Bench:
         """The Statistics `wanted` of the model under `plan`: remembered, or in one run over the samples."""
         keys = tuple(sorted(wanted, key=repr))
         if self.memory is None:
-            return self._gathered(plan, keys, None)
-        return self.memory.measured(
-            keys, self.samples, plan, lambda missing, partial: self._gathered(plan, missing, partial)
-        )
+            found = self._gathered(plan, keys, None)
+        else:
+            found = self.memory.measured(
+                keys, self.samples, plan, lambda missing, partial: self._gathered(plan, missing, partial)
+            )
+        return found if self.device is None else found.on(self.device)
 
     def _gathered(self, plan: Plan, keys: Collection[Statistic], partial: PartialRun | None) -> Statistics:
         stage = f"measure {', '.join(sorted({key.statistic for key in keys}))}"

@@ -45,6 +45,11 @@ class Statistics:
             )
         return self.results[key]
 
+    def on(self, device: str) -> Statistics:
+        """The same run, with all results on `device`."""
+        moved = {key: {n: t.to(device) for n, t in found.items()} for key, found in self.results.items()}
+        return Statistics(moved, self.samples, self.tokens, self.loss)
+
     def only(self, keys: Iterable[Statistic]) -> Statistics:
         """The same run, with nothing but `keys` to be read."""
         wanted = {key: self.get(key) for key in keys}
