@@ -199,7 +199,7 @@ def page(found: list[dict[str, Any]], overlaps: dict[str, list[dict[str, Any]]])
         "every method.",
         "",
     ]
-    for setting in sorted({setting_of(row) for row in found}, key=lambda one: (one[2:], one)):
+    for setting in sorted({setting_of(row) for row in found}):
         lines += table(setting, [row for row in found if setting_of(row) == setting])
     return "\n".join([*lines, *overlap_table(overlaps)])
 
