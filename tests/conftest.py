@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SURGEON_SHARED", ROOT.parent / "shared" / "data"))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("SURGEON_CACHE", tempfile.mkdtemp(prefix="surgeon-tests-"))
+_CACHE = tempfile.TemporaryDirectory(prefix="surgeon-tests-")  # removed with this module
+os.environ.setdefault("SURGEON_CACHE", _CACHE.name)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
