@@ -143,7 +143,7 @@ PATTERN = re.compile(
     r"word_embeddings|input_layernorm|attention_layernorm|\bwte\b|\bwpe\b|\bfc[12]\b|"
     r"hidden_size|intermediate_size|num_attention_heads|num_key_value_heads|num_hidden_layers|n_inner|ffn_dim",
 )
-# Model types, or stems of one, that are English words as well, or of the web (aria, its vocabulary of accessibility).
+# Model types, or stems of one, that are English words as well; aria is the web's vocabulary for all users.
 ENGLISH = frozenset("align aria beam bit clip data dots funnel git led mask opt pop radio sew step".split())
 
 
