@@ -137,7 +137,7 @@ class Replace(BlockChoice):
             name = walks.blocks[place]
             walks.advance_to(name)
             fitted = self._fit(state, walks, name, end)
-            new = {f"{name}.{tail}": tensor for tail, tensor in fitted.tensors.items()}
+            new = _in_dtype({f"{name}.{tail}": tensor for tail, tensor in fitted.tensors.items()}, state)
             walks.put(new)
             args = {"run": list(walks.blocks[place : end + 1]), **self.training.model_dump(mode="json")}
             edits += [Assign(param, "replace.layer", args, state.step) for param in new]
@@ -168,6 +168,11 @@ class Replace(BlockChoice):
                 self.training.schedule(),
                 lambda done, total: walks.bench.told(f"train {name}", done, total),
             )
+
+
+def _in_dtype(values: dict[str, Tensor], state: State) -> dict[str, Tensor]:
+    """The values as the checkpoint will hold them: what comes after is measured on these."""
+    return {name: value.to(state.weights.get(name).dtype) for name, value in values.items()}
 
 
 def _below(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
