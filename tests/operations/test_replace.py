@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from surgeon.errors import InfeasibleError, SurgeonError
 from surgeon.operations.remove import Remove
 from surgeon.operations.replace import Replace
-from surgeon.rebuild import apply_plan, compare, probe_tokens
+from surgeon.rebuild import ModuleSource, apply_plan, compare, probe_tokens
 from tests.operations.depth import model_of, samples_of, state_of, without
 from tests.operations.test_bridging import states
 
@@ -69,6 +70,19 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_model_alone(dense, 
     assert any(not torch.equal(first[name], other[name]) for name in first)
     assert all(torch.equal(value, before[name]) for name, value in dense.state_dict().items())
     assert all(value.grad is None for value in dense.parameters())
+
+
+def test_a_model_in_half_precision_is_the_one_that_was_measured(dense):
+    """The bench is wider than the weights; what is assigned is rounded as the checkpoint will be."""
+    half = copy.deepcopy(dense).float()
+    for parameter in half.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    found = state_of(copy.deepcopy(half).double(), samples_of(89, 8), limited=False)
+    found = dataclasses.replace(found, source=ModuleSource(half))
+    after, _ = replace(drop=[4]).run(found)
+    assert {value.dtype for value in after.plan.values.values()} == {torch.bfloat16}
+    small, _ = apply_plan(half, after.plan, found.graph)
+    assert compare(half, small, after.plan, found.graph, probe_tokens(half)).require()
 
 
 def test_several_runs_are_chosen_and_none_starts_the_stack(state):
