@@ -9,6 +9,7 @@ once, and all that worked in any layout at once. Not here: trace and proof (`exa
 from __future__ import annotations
 
 import collections
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -171,15 +172,15 @@ class Trip:
         return {"ok": True, "dropped": dropped, "unreached": unreached, "why": None}
 
     def _droppable(self, stack: Stack) -> list[str]:
-        """Blocks from the last to the first, those whose sort stays present before others."""
+        """Blocks from the last to the first, those before others that hold least that no other has."""
+        held = {block.name: self._tensors_of(block.name) for block in stack.blocks}
+        counts = collections.Counter(itertools.chain.from_iterable(held.values()))
+        return sorted(reversed(held), key=lambda name: sum(counts[tensor] == 1 for tensor in held[name]))
 
-        def sort(block: str) -> tuple:
-            inside = ((n, p.shape) for n, p in self.graph.parameters.items() if n.startswith(f"{block}."))
-            return tuple((name.removeprefix(block), shape) for name, shape in inside)
-
-        sorts = {block.name: sort(block.name) for block in stack.blocks}
-        counts = collections.Counter(sorts.values())
-        return sorted(reversed(sorts), key=lambda name: counts[sorts[name]] == 1)
+    def _tensors_of(self, block: str) -> set[tuple[str, tuple[int, ...]]]:
+        """Names below the block, and shapes."""
+        inside = self.graph.parameters.items()
+        return {(n.removeprefix(block), p.shape) for n, p in inside if n.startswith(f"{block}.")}
 
     def export(self, folder: Path) -> dict[str, object]:
         """What fields say, at once, as an ordinary checkpoint; and with the rest, as one per layer."""
