@@ -2,13 +2,13 @@
 
 Blocks of the same shapes teach nothing new, so widths are probed on a copy that is only as deep as
 it takes to see each sort of block once: an 80-layer model is probed at the cost of one layer. Both are
-measured: a field counts blocks when one less takes away exactly the last block's tensors. Not here:
+measured: a field counts blocks when one less takes away exactly one block's tensors. Not here:
 widths (`config_probe`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedConfig
@@ -157,20 +157,31 @@ def _sorts(graph: Graph, container: str) -> dict[str, str]:
 def _counts(
     depth: Depth, config: PreTrainedConfig, blocks: Sequence[str], graph: Graph, whole: Signature
 ) -> bool:
-    """Whether one block less takes away exactly the last block, or one more adds exactly a next one.
+    """Whether one block less takes away exactly one block, or one more adds exactly a next one.
 
+    It is the last block as a rule; another one where the last is of a sort of its own wherever it stands.
     Buffers that the model computes for itself (a table for the blocks of one sort) may go along.
     """
     computed = {name for name, p in graph.parameters.items() if p.buffer and not p.stored}
     for kept in _trials(depth):
-        moving = blocks[-1] if len(kept) < depth.blocks else f"{depth.container}.{depth.blocks}"
         try:
             other = measure(depth.resize(config, kept))
         except RebuildError:
             continue
-        moved = (whole.shapes.keys() ^ other.shapes.keys()) - computed
-        return bool(moved) and all(name.startswith(f"{moving}.") for name in moved)
+        names, now = whole.shapes.keys() - computed, other.shapes.keys() - computed
+        if len(kept) < depth.blocks:
+            every = reversed(range(depth.blocks))
+            return any(now == _without(blocks, place, names) != names for place in every)
+        more = f"{depth.container}.{depth.blocks}."
+        return names != now and all(name.startswith(more) for name in names ^ now)
     return False
+
+
+def _without(blocks: Sequence[str], place: int, names: Set[str]) -> Set[str]:
+    """Names of tensors where the block at `place` is gone and those after it have moved up."""
+    now = {block: blocks[at - (at > place)] for at, block in enumerate(blocks)}
+    gone = f"{blocks[place]}."
+    return {_replaced(name, now) for name in names if not name.startswith(gone)}
 
 
 def _trials(depth: Depth) -> Iterator[Sequence[int]]:

@@ -92,15 +92,17 @@ def _expressible_part(space: ConfigSpace, graph: Graph, plan: Plan) -> Plan:
     alike = shared_part(plan, graph)
     kinds = {graph.group(axis).kind for axis in kept}
     gone = gone_prefixes(plan, graph)
-    names = [
-        g.name for g in graph.groups if g.kind in kinds and not (gone and g.sites[0].param.startswith(gone))
-    ]
-    for held in limits.tied(names):
+    absent = {group.name for group in graph.groups if gone and group.sites[0].param.startswith(gone)}
+    sizes = {axis: len(indices) for axis, indices in alike.kept().items()}
+    for tied in limits.tied([group.name for group in graph.groups if group.kind in kinds]):
+        held = [name for name in tied if name not in absent]
         counts = {len(kept[name]) if name in kept else graph.group(name).size for name in held}
         if len(counts) == 1 and not all(name in alike.kept() for name in held):
-            more = alike.add(e for e in plan.edits if isinstance(e, Keep) and e.axis in held)
-            if limits.refuse({axis: len(indices) for axis, indices in more.kept().items()}) is None:
-                alike = more
+            # Blocks that go are as wide as what is left of their sort.
+            tried = {**sizes, **dict.fromkeys(tied, counts.pop())}
+            if limits.refuse(tried) is None:
+                alike = alike.add(e for e in plan.edits if isinstance(e, Keep) and e.axis in held)
+                sizes = tried
     return alike
 
 

@@ -7,11 +7,13 @@ from transformers import (
     BertConfig,
     Gemma4TextConfig,
     Glm4MoeConfig,
+    GPTNeoXJapaneseConfig,
     MiniCPM3Config,
     OlmoHybridConfig,
     OpenAIGPTConfig,
 )
 
+from surgeon.errors import InfeasibleError
 from surgeon.plan import DropBlock, Plan
 from surgeon.rebuild.apply import apply_plan
 from surgeon.rebuild.config_tree import keyed_beside, lists_beside, resize_depth
@@ -147,3 +149,23 @@ def test_a_block_that_returns_a_list_is_skipped():
     plan = Plan(graph.model_type, (DropBlock("transformer.h.0", 0),))
     small, _ = apply_plan(module, plan, graph, space)
     assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_the_last_block_may_be_of_its_own_sort_wherever_it_stands():
+    # Its attention has a bias, and the next to last gets one where the last is left out of the config.
+    config = GPTNeoXJapaneseConfig(
+        hidden_size=24,
+        num_attention_heads=4,
+        num_hidden_layers=3,
+        vocab_size=50,
+        intermediate_multiple_size=2,
+    )
+    module, graph, space = probed_config(config)
+    plan = Plan(graph.model_type, (DropBlock("gpt_neox_japanese.layers.1", 0),))
+    small, ledger = apply_plan(module, plan, graph, space)
+    assert [(row.field, row.new) for row in ledger] == [("num_hidden_layers", 2)]
+    assert compare(module, small, plan, graph, TOKENS).require()
+    with pytest.raises(InfeasibleError, match=r"layers\.1\.attention\.dense_bias"):
+        apply_plan(
+            module, Plan(graph.model_type, (DropBlock("gpt_neox_japanese.layers.2", 0),)), graph, space
+        )

@@ -87,6 +87,17 @@ def test_widths_alike_in_all_blocks_stay_in_their_fields():
     assert compare(module, small, plan, graph, TOKENS).require()
 
 
+def test_widths_alike_in_the_blocks_that_are_left_stay_in_their_fields():
+    def plan_of(graph):
+        plan = uneven(graph, ("ffn",)).add([DropBlock("model.layers.1", 1)])
+        return plan.add(Keep(name, (1,), 0) for name in names(graph, "kv_group") if ".1." not in name)
+
+    module, graph, plan, small, _ = narrowed("llama", plan_of, num_hidden_layers=3)
+    assert small.config.num_key_value_heads == 1
+    assert all("self_attn." not in path for path in getattr(small.config, TABLE))
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
 def test_shared_widths_and_dropped_blocks_beside():
     def plan_of(graph):
         plan = uneven(graph, ("ffn", "kv_group"))
