@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surgeon.calibrate.loss_gradient import asked_for
 from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.ranks import Ranks
 from surgeon.calibrate.results import Statistics
@@ -28,7 +29,7 @@ from surgeon.errors import InputError, SurgeonError
 from surgeon.rebuild.execution import grouped_products_fit
 from surgeon.rebuild.forward import call_with
 
-__all__ = ["Progress", "gather", "model_inputs", "next_token_loss"]
+__all__ = ["Progress", "check_gradients", "finite_loss", "gather", "model_inputs", "next_token_loss"]
 
 Progress = Callable[[int, int], None]
 """Called with the samples done and the samples in all."""
@@ -77,7 +78,7 @@ def gather(
         run, collectors, ranks.share(batches) if shared else batches, partial if whole else None
     )
     plain = module if grouped_products_fit(module) else partial_call(call_with, module, {})
-    call = _Call(module, view or plain, any(key.gradients for key in keys))
+    call = _Call(module, view or plain, any(key.gradients for key in keys), asked_for(keys))
     loss = reading.run_all(call, progress)
     if shared:
         loss, collectors = ranks.total(loss), _joined(keys, collectors, run, ranks)
@@ -144,6 +145,35 @@ def model_inputs(module: nn.Module, batch: Samples) -> dict[str, Any]:
     return inputs
 
 
+def finite_loss(loss: Tensor, where: str) -> float:
+    """`loss` as a number.
+
+    Raises:
+        SurgeonError: it is not finite.
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise SurgeonError(
+            f"the loss on {where} is {value}",
+            hint="check the weights for NaN, or load the model in float32: float16 overflows early",
+        )
+    return value
+
+
+def check_gradients(gradients: Mapping[str, Tensor], where: str) -> None:
+    """Refuse numbers that are not finite.
+
+    Raises:
+        SurgeonError: some are not.
+    """
+    broken = [name for name, grad in gradients.items() if not bool(torch.isfinite(grad).all())]
+    if broken:
+        raise SurgeonError(
+            f"the gradient on {where} is not finite in {len(broken)} parameters (first: {broken[0]})",
+            hint="load the model in float32: float16 overflows early",
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class _Call:
     """Sends batches through the model, backward too where gradients are asked for."""
@@ -151,6 +181,18 @@ class _Call:
     module: nn.Module
     view: Callable[..., Any]
     backward: bool
+    params: frozenset[str] | None = None
+
+    @property
+    def learnt(self) -> Mapping[str, nn.Parameter]:
+        """Parameters by name whose gradients are asked for."""
+        return {
+            name: parameter
+            for name, parameter in self.module.named_parameters()
+            if self.backward
+            and parameter.is_floating_point()
+            and (self.params is None or name in self.params)
+        }
 
     def observe(self, batch: Samples, done: int) -> Observation:
         where = f"calibration samples {done} to {done + len(batch) - 1}"
@@ -159,29 +201,19 @@ class _Call:
             return Observation(batch, 0, 0.0, {})
         with torch.set_grad_enabled(self.backward):
             loss = next_token_loss(self.view(**model_inputs(self.module, batch)).logits, batch)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise SurgeonError(
-                f"the loss on {where} is {value}",
-                hint="check the weights for NaN, or load the model in float32: float16 overflows early",
-            )
+        value = finite_loss(loss, where)
         gradients = self._gradients(loss, where) if self.backward else {}
         return Observation(batch, tokens, value, gradients)
 
     def _gradients(self, loss: Tensor, where: str) -> Mapping[str, Tensor]:
         """Gradients by name; a parameter that the loss does not depend on has zeros."""
-        named = {name: p for name, p in self.module.named_parameters() if p.is_floating_point()}
+        named = self.learnt
         found = torch.autograd.grad(loss, tuple(named.values()), allow_unused=True)
         gradients = {
             name: torch.zeros_like(p) if grad is None else grad
             for (name, p), grad in zip(named.items(), found, strict=True)
         }
-        broken = [name for name, grad in gradients.items() if not bool(torch.isfinite(grad).all())]
-        if broken:
-            raise SurgeonError(
-                f"the gradient on {where} is not finite in {len(broken)} parameters (first: {broken[0]})",
-                hint="load the model in float32: float16 overflows early",
-            )
+        check_gradients(gradients, where)
         return gradients
 
     @contextmanager
@@ -191,9 +223,10 @@ class _Call:
         flags = {p: p.requires_grad for p in self.module.parameters()}
         try:
             self.module.eval()
+            learnt = set(self.learnt.values())
             for parameter in flags:
                 if parameter.is_floating_point():
-                    parameter.requires_grad_(self.backward)
+                    parameter.requires_grad_(parameter in learnt)
             yield
         finally:
             for part, mode in training.items():

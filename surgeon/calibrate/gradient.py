@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+from surgeon.calibrate.loss_gradient import LossGradient
+from surgeon.calibrate.statistic import Collector, Observation, Run, statistics
 from surgeon.calibrate.summing import Summing
 
 __all__ = ["Gradient"]
@@ -15,7 +16,7 @@ __all__ = ["Gradient"]
 
 @statistics.register("gradient")
 @dataclass(frozen=True)
-class Gradient(Statistic):
+class Gradient(LossGradient):
     """One mean over every predicted token, whatever the batch size; result [shape of the parameter].
 
     What LLM-Pruner calls the gradient (Ma, Fang, Wang 2023, arXiv 2305.11627): one backward of the mean
@@ -24,21 +25,21 @@ class Gradient(Statistic):
     """
 
     statistic: ClassVar[str] = "gradient"
-    gradients: ClassVar[bool] = True
 
     def collector(self, run: Run) -> Collector:
         """A fresh Collector."""
-        return _Mean(run.tokens)
+        return _Mean(self, run.tokens)
 
 
 class _Mean(Summing):
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, key: Gradient, tokens: int) -> None:
         super().__init__()
+        self.key = key
         self.tokens = tokens
 
     def observe(self, observation: Observation) -> None:
         share = observation.tokens / self.tokens
-        for name, gradient in observation.gradients.items():
+        for name, gradient in self.key.among(observation):
             wide = torch.promote_types(gradient.dtype, torch.float32)
             if name not in self.sums:
                 self.sums[name] = torch.zeros_like(gradient, dtype=wide)

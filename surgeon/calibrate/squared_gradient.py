@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+from surgeon.calibrate.loss_gradient import LossGradient
+from surgeon.calibrate.statistic import Collector, Observation, Run, statistics
 from surgeon.calibrate.summing import Summing
 
 __all__ = ["SquaredGradient"]
@@ -15,28 +16,28 @@ __all__ = ["SquaredGradient"]
 
 @statistics.register("squared_gradient")
 @dataclass(frozen=True)
-class SquaredGradient(Statistic):
+class SquaredGradient(LossGradient):
     """``sum_j g_j^2 / N`` with g_j the gradient of sample j's mean loss; result [shape of the parameter].
 
     The ``acc_grad`` of LLM-Pruner (Ma, Fang, Wang 2023, arXiv 2305.11627): one backward a sample.
     """
 
     statistic: ClassVar[str] = "squared_gradient"
-    gradients: ClassVar[bool] = True
     per_sample: ClassVar[bool] = True
 
     def collector(self, run: Run) -> Collector:
         """A fresh Collector."""
-        return _MeanSquare(run.samples)
+        return _MeanSquare(self, run.samples)
 
 
 class _MeanSquare(Summing):
-    def __init__(self, samples: int) -> None:
+    def __init__(self, key: SquaredGradient, samples: int) -> None:
         super().__init__()
+        self.key = key
         self.samples = samples
 
     def observe(self, observation: Observation) -> None:
-        for name, gradient in observation.gradients.items():
+        for name, gradient in self.key.among(observation):
             wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
             if name not in self.sums:
                 self.sums[name] = torch.zeros_like(wide)

@@ -91,6 +91,24 @@ class Walk:
         """What the current Block gives for batch `number`; hooks of the caller see it run."""
         return self._run(forward, self.batches[number], self.states[number])
 
+    def taped(self, forward: Forward, number: int, state: Tensor) -> Tensor:
+        """What the current Block makes of `state`, batch `number`, with the way back to leaves."""
+        return self._run(forward, self.batches[number], state, taped=True)
+
+    def finish(self, forward: Forward, number: int, state: Tensor) -> object:
+        """What the model returns for batch `number` where its last Block hands on `state`; with the way back.
+
+        The Walk stands behind the last Block.
+        """
+        shape = self.shapes[-1]
+
+        def before(block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+            return shape.replaced(args, kwargs, state)
+
+        hook = self.module.get_submodule(self.blocks[-1]).register_forward_pre_hook(before, with_kwargs=True)
+        with self._stepped_over():
+            return self._stopped(forward, self.batches[number], [hook], taped=True)
+
     def call(self, forward: Forward, number: int) -> tuple[tuple, dict[str, Any]]:
         """How the model calls the current Block for batch `number`: arguments and keywords."""
         shape, found = self.shapes[self.at], []
@@ -177,32 +195,32 @@ class Walk:
         self._stopped(forward, batch, [first.register_forward_pre_hook(before, with_kwargs=True)])
         return found[0]
 
-    def _run(self, forward: Forward, batch: Samples, state: Tensor) -> Tensor:
+    def _run(self, forward: Forward, batch: Samples, state: Tensor, taped: bool = False) -> Tensor:
         shape, found = self.shapes[self.at], []
 
         def before(block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
             return shape.replaced(args, kwargs, state)
 
         def after(block: nn.Module, args: tuple, output: Any) -> None:
-            found.append((output[0] if isinstance(output, tuple) else output).detach())
+            found.append(output[0] if isinstance(output, tuple) else output)
             raise _Stop
 
         part = self.module.get_submodule(self.blocks[self.at])
         hooks = [part.register_forward_pre_hook(before, with_kwargs=True), part.register_forward_hook(after)]
         with self._stepped_over():
-            self._stopped(forward, batch, hooks)
-        return found[0]
+            self._stopped(forward, batch, hooks, taped)
+        return found[0] if taped else found[0].detach()
 
-    def _stopped(self, forward: Forward, batch: Samples, hooks: list[Any]) -> None:
-        """Run until a hook says stop."""
-        with ExitStack() as stack, torch.no_grad():
+    def _stopped(self, forward: Forward, batch: Samples, hooks: list[Any], taped: bool = False) -> object:
+        """Run until a hook says stop; what the model returns where none does."""
+        with ExitStack() as stack, torch.set_grad_enabled(taped):
             for hook in hooks:
                 stack.callback(hook.remove)
             stack.enter_context(_evaluating(self.module))
             try:
-                forward(**model_inputs(self.module, batch))
+                return forward(**model_inputs(self.module, batch))
             except _Stop:
-                return
+                return None
 
     @contextmanager
     def _stepped_over(self) -> Iterator[None]:

@@ -88,6 +88,22 @@ class MaskedView(nn.Module):
                 tensors |= {name: tensor.values() for name, tensor in unread.items()}
             return partial(self._call, tensors)
 
+    def learning(
+        self, unused: Collection[str], held: str, params: Collection[str]
+    ) -> tuple[dict[str, Tensor], Callable[..., object]]:
+        """`fixed`, and those of `params` that lie in `held`: by name, leaves that gradients are taken of."""
+        with torch.no_grad():
+            tensors = self.tensors((*unused, held))
+            own = {n: t for n, t in all_tensors(self.module).items() if n.startswith(f"{held}.")}
+            own = {n: t.values() if isinstance(t, Unread) else t.detach() for n, t in own.items()}
+        leaves = {n: t.requires_grad_() for n, t in own.items() if n in params}
+
+        def call(*args: object, **kwargs: object) -> object:
+            inside = {name: self._in_force(name, tensor) for name, tensor in own.items()}
+            return self._call(tensors | inside, *args, **kwargs)
+
+        return leaves, call
+
     def _call(self, tensors: Mapping[str, Tensor], *args: object, **kwargs: object) -> object:
         with ExitStack() as stack:
             stack.enter_context(_skipping([self.module.get_submodule(name) for name in self._dropped]))

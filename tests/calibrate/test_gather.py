@@ -112,7 +112,7 @@ def test_nothing_to_predict_is_an_error(small_llama):
 def test_reading_what_was_not_measured_is_an_error(small_llama, samples):
     got = gather(small_llama(), samples, [Gradient()])
     with pytest.raises(
-        SurgeonError, match=r"SquaredGradient\(\) was not measured; this run measured Gradient"
+        SurgeonError, match=r"SquaredGradient\(params=None\) was not measured; this run measured Gradient"
     ) as e:
         got.get(SquaredGradient())
     assert "needs()" in str(e.value)

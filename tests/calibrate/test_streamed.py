@@ -8,11 +8,13 @@ import torch
 import surgeon
 from surgeon.api.subject import Subject
 from surgeon.calibrate import Samples, gather, rows
+from surgeon.calibrate.absolute_gradient import AbsoluteGradient
 from surgeon.calibrate.block_similarity import BlockSimilarity
 from surgeon.calibrate.fluctuation import Fluctuation
 from surgeon.calibrate.gradient import Gradient
 from surgeon.calibrate.gram import Gram
 from surgeon.calibrate.input_moment import InputMoment
+from surgeon.calibrate.squared_gradient import SquaredGradient
 from surgeon.calibrate.streamed import gather_streamed
 from surgeon.errors import SurgeonError
 from surgeon.plan import DropBlock, Keep, Plan
@@ -63,6 +65,54 @@ def test_the_same_numbers_as_at_once(folder, samples, plan):
             torch.testing.assert_close(found.get(key)[name], value, rtol=1e-4, atol=1e-6)
 
 
+SECOND = (Gradient(PARAMS), SquaredGradient(PARAMS), AbsoluteGradient(PARAMS), InputMoment("mean", PARAMS))
+
+
+@pytest.mark.parametrize("plan", [Plan("llama"), CUT, SHORT], ids=["whole", "cut", "short"])
+def test_gradients_are_those_of_the_whole_model(small_llama, samples, plan):
+    model = small_llama().double()
+    view = masked(model, plan, llama_graph(model.config))
+    whole = gather(model, samples, SECOND, view=view)
+    found = gather_streamed(view, BLOCKS, plan.dropped, samples, SECOND)
+    assert found.loss == pytest.approx(whole.loss, rel=1e-12)
+    for key in SECOND:
+        gone = plan.dropped or ("-",)
+        assert set(found.get(key)) == {name for name in whole.get(key) if not name.startswith(gone)}
+        for name, value in found.get(key).items():
+            torch.testing.assert_close(value, whole.get(key)[name], rtol=1e-9, atol=1e-15)
+
+
+def test_gradients_of_stored_weights(folder, samples):
+    stored, loaded = Subject(folder, stream=True).measured, Subject(folder).wide
+    graph = llama_graph(loaded.config)
+    whole = gather(loaded, samples, SECOND, view=masked(loaded, CUT, graph))
+    found = gather_streamed(masked(stored, CUT, graph), BLOCKS, (), samples, SECOND)
+    for key in SECOND:
+        assert set(found.get(key)) == set(PARAMS)
+        for name, value in found.get(key).items():
+            torch.testing.assert_close(value, whole.get(key)[name], rtol=1e-4, atol=1e-8)
+
+
+def test_gradients_of_what_blocks_share_are_refused(small_llama, samples):
+    model = small_llama()
+    shared = model.model.layers[0].mlp.down_proj
+    model.model.layers[1].mlp.down_proj.weight = shared.weight
+    view = masked(model, Plan("llama"), llama_graph(model.config))
+    with pytest.raises(SurgeonError, match="is the same tensor, and lies elsewhere"):
+        gather_streamed(view, BLOCKS, (), samples, [Gradient((PARAMS[0],))])
+
+
+@pytest.mark.parametrize(
+    "criterion", [{"criterion": "taylor", "order": "param_mix"}, "gblm"], ids=str
+)
+def test_a_plan_by_gradients_that_is_streamed_is_the_same(folder, criterion):
+    ids = torch.randint(3, 53, (5, 12), generator=torch.Generator().manual_seed(0)).tolist()
+    step = {"op": "remove", "select": {"kind": ["ffn"]}, "keep": {"fraction": 0.67}, "criterion": criterion}
+    recipe = {"surgeon": 1, "steps": [step]}
+    plain = surgeon.plan(folder, recipe, texts=[ids])
+    assert surgeon.plan(folder, recipe, texts=[ids], stream=True).edits == plain.edits
+
+
 def test_each_weight_of_a_block_is_read_once_beside_the_first_look(folder, samples, monkeypatch):
     reads: list[tuple[int, ...]] = []
     values = Unread.values
@@ -77,7 +127,8 @@ def test_what_is_not_of_single_blocks_is_refused(folder, samples):
     stored = Subject(folder, stream=True).measured
     view = masked(stored, Plan("llama"), llama_graph(stored.config))
     for key, why in (
-        (Gradient(), "gradients of the whole model"),
+        (Gradient(), "of all parameters cannot be streamed"),
+        (Gradient(("lm_head.weight",)), "it lies in no block"),
         (BlockSimilarity(blocks=BLOCKS), "more than what happens inside one block"),
         (InputMoment("mean", ("lm_head.weight",)), "it lies in no block"),
     ):

@@ -34,7 +34,8 @@ class BlockTaylor(BlockCriterion):
 
     def score(self, candidates: Candidates, run: int = 1) -> RunScores:
         """Scores [blocks - run + 1]."""
-        gradients = candidates.statistics((Gradient(),)).get(Gradient())
+        key = Gradient(tuple(param for name in candidates.blocks for param in candidates.params[name]))
+        gradients = candidates.statistics((key,)).get(key)
         last = len(candidates.blocks) - self.protect_last
         single: dict[int, float] = {}
         for place, name in enumerate(candidates.blocks):

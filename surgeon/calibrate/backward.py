@@ -1,0 +1,116 @@
+"""Gradients of a model that does not fit: a sweep from the loss back, each Block computed once more.
+
+The states before every Block were kept on the way there (`streamed`). Behind the last one the head and the
+loss are computed, and what comes back is carried from Block to Block: one Block's weights, their gradients
+and the sums over samples are in memory at a time. Not here: the way there, and what is summed (one
+Statistic a file).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from surgeon.calibrate.gather import check_gradients, finite_loss, next_token_loss
+from surgeon.calibrate.statistic import Observation, Run, Statistic
+from surgeon.calibrate.taps import Taps
+from surgeon.calibrate.walk import Walk
+from surgeon.errors import SurgeonError
+from surgeon.rebuild import MaskedView
+
+__all__ = ["Sweep", "check_apart"]
+
+
+@dataclass(eq=False)
+class Sweep:
+    """The gradients of each batch's loss by the states that leave the current Block.
+
+    A batch in which nothing is predicted has none. `losses` are those of the batches.
+    """
+
+    view: MaskedView
+    walk: Walk
+    keys: tuple[Statistic, ...]
+    params: frozenset[str]
+    losses: list[float] = field(default_factory=list)
+    flowing: list[Tensor | None] = field(default_factory=list)
+
+    @property
+    def loss(self) -> float:
+        """Mean over all predicted tokens."""
+        tokens = [batch.predicted for batch in self.walk.batches]
+        return sum(loss * own for loss, own in zip(self.losses, tokens, strict=True)) / sum(tokens)
+
+    def begin(self) -> None:
+        """Behind the last Block: the loss of every batch, and its gradient by the state.
+
+        Raises:
+            SurgeonError: a loss or a gradient is not finite.
+        """
+        forward = self.view.fixed(self.walk.blocks)
+        self.walk.at = len(self.walk.blocks)
+        for number, batch in enumerate(self.walk.batches):
+            if batch.predicted == 0:
+                self.losses.append(0.0)
+                self.flowing.append(None)
+                continue
+            state = self.walk.states[number].detach().requires_grad_()
+            output = self.walk.finish(forward, number, state)
+            loss = next_token_loss(output.logits, batch)  # type: ignore[attr-defined]
+            self.losses.append(finite_loss(loss, self._where(number)))
+            self.flowing.append(torch.autograd.grad(loss, state)[0])
+
+    def back(self, at: int, states: Sequence[Tensor]) -> Mapping[Statistic, Mapping[str, Tensor]]:
+        """Take Block `at`, which was given `states`; what was measured of its parameters.
+
+        Raises:
+            SurgeonError: a gradient is not finite.
+        """
+        walk, block = self.walk, self.walk.blocks[at]
+        walk.at = at
+        others = (*walk.blocks[:at], *walk.blocks[at + 1 :])
+        leaves, forward = self.view.learning(others, block, self.params)
+        tokens = sum(batch.predicted for batch in walk.batches)
+        run = Run(walk.module, sum(map(len, walk.batches)), tokens, Taps(walk.module))
+        collectors = [key.collector(run) for key in self.keys]
+        for number, batch in enumerate(walk.batches):
+            flowing = self.flowing[number]
+            if flowing is None:
+                continue
+            state = states[number].detach().requires_grad_()
+            out = walk.taped(forward, number, state)
+            before, *found = torch.autograd.grad(out, (state, *leaves.values()), flowing, allow_unused=True)
+            self.flowing[number] = torch.zeros_like(state) if before is None else before
+            gradients = {
+                name: torch.zeros_like(leaf) if gradient is None else gradient
+                for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
+            }
+            check_gradients(gradients, self._where(number))
+            for collector in collectors:
+                collector.observe(Observation(batch, batch.predicted, self.losses[number], gradients))
+        return {key: collector.result() for key, collector in zip(self.keys, collectors, strict=True)}
+
+    def _where(self, number: int) -> str:
+        done = sum(map(len, self.walk.batches[:number]))
+        return f"calibration samples {done} to {done + len(self.walk.batches[number]) - 1}"
+
+
+def check_apart(view: MaskedView, blocks: Collection[str], params: Collection[str]) -> None:
+    """Refuse parameters that several Blocks share: their gradient is a sum over Blocks.
+
+    Raises:
+        SurgeonError: there are such.
+    """
+    owners: dict[int, tuple[str, str]] = {}
+    for name, parameter in view.module.named_parameters(remove_duplicate=False):
+        block = next((b for b in blocks if name.startswith(f"{b}.")), "")
+        first, known = owners.setdefault(id(parameter), (name, block))
+        if known != block and {first, name} & set(params):
+            raise SurgeonError(
+                f"the gradient of '{first}' cannot be streamed: '{name}' is the same tensor, "
+                "and lies elsewhere",
+                hint="do not stream, or select other axes",
+            )
