@@ -48,14 +48,19 @@ def find_occurrences(
                         found[atom.id] = Occurrences(atom)
                     role = roles.get((parameter.tied_to or name, atom.id), "pointwise")
                     found[atom.id].sites.append(Site(name, dim, layout, role, parameter.stored))
-    return {number: one for number, one in found.items() if not _is_structure(one, terms)}
+    learned = {name: dims for name, dims in terms.items() if not parameters[name].buffer}
+    return {number: one for number, one in found.items() if not _is_structure(one, learned)}
 
 
-def _is_structure(one: Occurrences, terms: Mapping[str, list[Term]]) -> bool:
-    """A factor of named parts that never fills a dim of its own; or of positions, always beside features."""
+def _is_structure(one: Occurrences, learned: Mapping[str, list[Term]]) -> bool:
+    """A factor of named parts that never fills a dim of its own; or of positions, always beside features.
+
+    A buffer that numbers the positions is none of the `learned` tensors, and says nothing against that.
+    """
     if "part" in one.atom.marks:
         return all(len(site.layout.modes) > 1 for site in one.sites)
-    return "data" in one.atom.marks and not any(is_data(terms[site.param][site.dim]) for site in one.sites)
+    dims = [learned[site.param][site.dim] for site in one.sites if site.param in learned]
+    return "data" in one.atom.marks and not any(map(is_data, dims))
 
 
 def _roles(state: TraceState) -> dict[tuple[str, int], Role]:

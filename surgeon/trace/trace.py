@@ -17,6 +17,7 @@ from torch import nn
 from surgeon.errors import TraceError
 from surgeon.graph import Graph, Parameter
 from surgeon.rebuild.execution import plain_execution
+from surgeon.trace.advice import without_advice
 from surgeon.trace.assemble import assemble
 from surgeon.trace.calls import Call, module_calls
 from surgeon.trace.escapes import escapes
@@ -52,7 +53,7 @@ def trace_module(
         feeds = [example_inputs(module)]
     else:
         feeds = [dict(inputs)] if isinstance(inputs, Mapping) else [dict(feed) for feed in inputs]
-    with storage_less(module), plain_execution(module):
+    with storage_less(module), plain_execution(module), without_advice(module):
         recording = _record(module, feeds, optional=inputs is None)
     propagate(recording.state, strict=strict)
     return assemble(recording, module)
@@ -66,7 +67,7 @@ def recorded_inputs(module: nn.Module) -> tuple[Mapping[str, Any], ...]:
     Raises:
         TraceError: as `trace_module`.
     """
-    with storage_less(module), plain_execution(module):
+    with storage_less(module), plain_execution(module), without_advice(module):
         return _record(module, [example_inputs(module)], optional=True).feeds
 
 

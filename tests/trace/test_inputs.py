@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Config, T5Config
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, T5Config
 
 from surgeon.rebuild.skeleton import skeleton
-from surgeon.rebuild.symmetry import prove
+from surgeon.rebuild.symmetry import prove, randomised
 from surgeon.trace import trace_module
 from surgeon.trace.inputs import data_sizes, example_inputs, further_inputs
 from surgeon.trace.picks import picks_of
@@ -124,3 +124,19 @@ def test_a_ranking_says_how_many_must_stay():
     assert picks_of([(groups, 2), (Product((groups, inside)), 5)]) == {groups.id: 2, inside.id: 3}
     # seven of four by three: three groups could do, and then they must be whole
     assert picks_of([(Product((groups, inside)), 7)]) == {groups.id: 3, inside.id: 3}
+
+
+def test_ids_that_are_compared_only_to_warn_leave_the_vocabulary_free():
+    config = BertConfig(
+        vocab_size=151, hidden_size=60, num_hidden_layers=1, num_attention_heads=6, intermediate_size=88
+    )
+    module = randomised(BertForMaskedLM(config).eval())
+    own = {name for name in vars(module) if name.startswith("warn")}
+    graph = trace_module(module)
+    assert {name for name in vars(module) if name.startswith("warn")} == own
+    (vocab,) = [group for group in graph.groups if group.kind == "vocab"]
+    assert config.pad_token_id is not None
+    assert vocab.locked is None
+    (proof,) = prove(module, graph, [vocab])
+    assert proof.passed
+    assert proof.sharp

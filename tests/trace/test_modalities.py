@@ -15,6 +15,7 @@ from surgeon.trace import recorded_inputs, trace_module
 from tests.trace.dump import site_text
 
 VOCAB, WIDTH, TOWER, SIDE, PATCH, MARK = 26, 14, 10, 12, 4, 23
+ROW = SIDE // PATCH
 CONFIG = {"image_token_id": MARK, "audio_token_id": MARK, "image_size": SIDE, "num_mel_bins": 6}
 
 
@@ -87,6 +88,23 @@ class Patches(Reader):
         return self.read(input_ids, self.get_image_features(pixel_values, image_grid_thw))
 
 
+class Rows(Pictures):
+    """As Pictures, each patch told its number by a table, and the patches of a row merged to one."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("numbers", torch.arange(ROW**2), persistent=False)
+        self.places = nn.Embedding(ROW**2, TOWER)
+        self.norm, self.merge = nn.LayerNorm(ROW * TOWER), nn.Linear(ROW * TOWER, TOWER)
+
+    def get_image_features(self, pixel_values):
+        if pixel_values.dim() != 4:
+            raise ValueError("one picture a row, please")
+        patches = self.tower(pixel_values).flatten(2).transpose(1, 2) + self.places(self.numbers)
+        merged = self.merge(self.norm(patches.reshape(len(patches), ROW, ROW * TOWER)))
+        return self.connect(merged.tanh())
+
+
 class Sounds(Reader):
     """[rows, 6, frames], two frames a step."""
 
@@ -103,7 +121,7 @@ class Sounds(Reader):
         )
 
 
-ALL = pytest.mark.parametrize("kind", [Pictures, Tiles, Patches, Sounds])
+ALL = pytest.mark.parametrize("kind", [Pictures, Tiles, Patches, Rows, Sounds])
 
 
 def made(kind):
@@ -142,6 +160,15 @@ def test_tower_and_projector_are_found_and_proven(kind):
     }
     proofs = prove(module, graph, inputs=noisy)
     assert [proof for proof in proofs if not proof.passed] == []
+
+
+def test_patches_that_are_merged_are_structure_also_where_a_buffer_numbers_them():
+    graph = trace_module(made(Rows))
+    assert [str(group.axis) for group in graph.groups if group.kind == "position" and group.size == ROW] == []
+    features = next(group for group in graph.groups if "norm.weight" in group.params)
+    (layout,) = [site.layout for site in features.sites if site.param == "norm.weight"]
+    assert [mode.extent for mode in layout.modes] == [ROW, TOWER]
+    assert features.locked is None
 
 
 def test_a_model_that_hears_and_takes_no_text_is_traced_from_sounds():
