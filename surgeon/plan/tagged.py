@@ -8,6 +8,7 @@ registry is read when a value is validated, so that plugins count.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, SerializationInfo
@@ -17,6 +18,9 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from surgeon.registry import Registry, nearest
 
 __all__ = ["Tagged", "tagged_field"]
+
+_WITHIN: ContextVar[frozenset[str]] = ContextVar("_WITHIN", default=frozenset())
+"""Tags whose JSON Schema is being made: a choice may hold a field of the same tag again."""
 
 
 def tagged_field(registry: Registry[Any] | Sequence[Registry[Any]], tag: str) -> Tagged:
@@ -80,10 +84,18 @@ class Tagged:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         choices = self.choices()
-        objects = [
-            {"allOf": [handler(found.__pydantic_core_schema__)], "required": [self.tag]}
-            for found in choices.values()
-        ]
+        within = _WITHIN.get()
+        if self.tag in within:
+            named = {"properties": {self.tag: {"enum": list(choices)}}, "required": [self.tag]}
+            return {"anyOf": [{"enum": list(choices)}, {"type": "object", **named}]}
+        token = _WITHIN.set(within | {self.tag})
+        try:
+            objects = [
+                {"allOf": [handler(found.__pydantic_core_schema__)], "required": [self.tag]}
+                for found in choices.values()
+            ]
+        finally:
+            _WITHIN.reset(token)
         words = [
             name
             for name, found in choices.items()

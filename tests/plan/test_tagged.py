@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 import pytest
@@ -83,3 +84,16 @@ def test_schema_has_words_and_objects():
     assert "circle" in words["enum"]
     assert "square" not in words["enum"]
     assert circle["required"] == ["shape"]
+
+
+def test_the_schema_of_a_choice_that_holds_a_choice_ends():
+    @shapes.register("frame")
+    class Frame(Strict):
+        shape: Literal["frame"] = "frame"
+        inner: Annotated[Strict, tagged_field(shapes, "shape")] = Circle()
+
+    outer = Drawing.model_json_schema()["properties"]["shape"]["anyOf"]
+    assert {"circle", "frame"} <= set(outer[0]["enum"])
+    assert "frame" in json.dumps(outer[1:])
+    nested = {"shape": "frame", "inner": {"shape": "frame", "inner": "circle"}}
+    assert draw(nested) == Frame(inner=Frame(inner=Circle()))
