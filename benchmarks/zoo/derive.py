@@ -139,6 +139,8 @@ def _integer(
         return _special(name, value, variant.sizes.vocab, special)
     if known is None or known[0] == "" or value < known[1]:
         return value
+    if known[0] == "window" and "patch_size" in own:  # of pixels: smaller than a patch it would be none
+        return value
     if variant.lists == "default" and known[0] == "layers":
         return value
     return getattr(variant.sizes, known[0]) * _multiple(known[0], value, own)

@@ -51,8 +51,8 @@ def _images(module: nn.Module, names: Mapping[str, Any], rows: int) -> Iterator[
         return
     reader = next((m for m in module.modules() if _reads_images(m)), None)
     channels = reader.in_channels if reader is not None else 3
-    if "image_grid_thw" in names:
-        yield from _patches(module, reader, channels, rows)
+    if "image_grid_thw" in names or "spatial_shapes" in names:
+        yield from _patches(module, names, reader, channels, rows)
     sides = _sides(module, reader)
     for copies in _COPIES:
         for high, wide in sides:
@@ -80,8 +80,13 @@ def _sides(module: nn.Module, reader: nn.Module | None) -> list[tuple[int, int]]
     return list(found)
 
 
-def _patches(module: nn.Module, reader: Any, channels: int, rows: int) -> Iterator[Feed]:
-    """Flattened patches [rows * patches, values], a grid of twice as many as no axis has, merged or not."""
+def _patches(
+    module: nn.Module, names: Mapping[str, Any], reader: Any, channels: int, rows: int
+) -> Iterator[Feed]:
+    """Flattened patches beside how they lie: a grid of twice as many as no axis has, merged or not.
+
+    [rows * patches, values] beside grids [rows, 3], or [rows, patches, values] beside shapes [rows, 2].
+    """
     if reader is not None:
         values = channels * int(torch.tensor(reader.kernel_size).prod())
         depths = [1] if isinstance(reader, nn.Conv3d) else [1, 2]
@@ -91,20 +96,35 @@ def _patches(module: nn.Module, reader: Any, channels: int, rows: int) -> Iterat
     prime = unused_primes(module)[2]
     grid = torch.tensor([[1, 2, 2 * prime]]).expand(rows, 3).clone()
     for depth in depths if values else ():
-        yield {"pixel_values": _noise(rows * 4 * prime, values * depth), "image_grid_thw": grid}
+        pixels = _noise(rows * 4 * prime, values * depth)
+        if "spatial_shapes" in names:
+            pixels = pixels.view(rows, 4 * prime, -1)
+            whole = torch.ones(pixels.shape[:2], dtype=torch.int64)
+            yield {"pixel_values": pixels, "spatial_shapes": grid[:, 1:], "pixel_attention_mask": whole}
+        else:
+            merged = {"image_merge_sizes": torch.ones(rows, dtype=torch.int64)}
+            beside = merged if "image_merge_sizes" in names else {}
+            yield {"pixel_values": pixels, "image_grid_thw": grid, **beside}
 
 
 def _sounds(module: nn.Module, names: Mapping[str, Any], rows: int) -> Iterator[Feed]:
-    """Features [rows, bins, frames] or [rows, frames, bins], as long as the config's numbers tell."""
+    """Features [rows, bins, frames] or [rows, frames, bins], as long as the config's numbers tell.
+
+    Or whole windows of frames. Beside a mask over the frames where there is one, then without.
+    """
     if "input_features" not in names:
         return
     bins = [v for n, v in config_fields(module) if n.endswith(("mel_bins", "input_dim", "input_feat_size"))]
     spans = [v for n, v in config_fields(module) if n.endswith("source_positions")]
     frames = [span * step for span in spans if isinstance(span, int) for step in (2, 4, 1)]
-    for length in [*frames, 8 * unused_primes(module)[3]]:
+    windows = [v for n, v in config_fields(module) if n.endswith("window") and v and isinstance(v, int)]
+    prime = unused_primes(module)[3]
+    for length in [*frames, 8 * prime, *(2 * window * prime for window in windows)]:
         for width in [size for size in bins if isinstance(size, int)]:
             for shape in ((rows, width, length), (rows, length, width)):
-                yield {"input_features": _noise(*shape)} | _whole_mask(names, rows, length)
+                sound = {"input_features": _noise(*shape)}
+                mask = _whole_mask(names, rows, length)
+                yield from [sound | mask, sound] if mask else [sound]
 
 
 def _whole_mask(names: Mapping[str, Any], rows: int, length: int) -> Feed:
@@ -162,11 +182,15 @@ def _count(features: Any, made: Feed) -> int | None:
     """How many vectors `features` makes of a sample; None where it will not take it."""
     accepted = inspect.signature(features).parameters
     named = {name: value for name, value in made.items() if name in accepted}
-    given = named or made  # a function that hands everything on
-    try:
-        with torch.no_grad(), Recorder():
-            output = features(**given)
-    except Exception:  # the model's own code says no in its own way
+    output = None
+    for given in (named, made):  # a function may hand on what it does not name
+        try:
+            with torch.no_grad(), Recorder():
+                output = features(**given)
+            break
+        except Exception:  # the model's own code says no in its own way
+            continue
+    if output is None:
         return None
     output = getattr(output, "pooler_output", output)
     tensors = [output] if isinstance(output, Tensor) else list(output)
