@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from benchmarks.zoo import Family
 from benchmarks.zoo.running import proof_inputs
 from surgeon.rebuild.execution import plain_execution
 from surgeon.rebuild.forward import first_output
+from surgeon.rebuild.per_layer_class import MODELING_FILE
 
 __all__ = ["difference", "reloaded"]
 
@@ -33,7 +35,8 @@ def reloaded(
 ) -> dict[str, object]:
     """The stock auto class loads `folder` and computes what `small` does; generation with the cache.
 
-    A config that no auto class knows, the original's neither, is loaded by its own stock class.
+    A config that no auto class knows, the original's neither, is loaded by its own stock class, or by the
+    class in the modeling file, which transformers finds.
 
     Args:
         family: says which auto class.
@@ -45,8 +48,9 @@ def reloaded(
     """
     known = type(small.config) in family.auto_class._model_mapping
     loader = family.auto_class if known else family.model_class
-    if not known and own:
-        return {"ok": False, "why": f"{family.auto_class.__name__} knows no {type(small.config).__name__}"}
+    if own and not known:
+        name = f"{MODELING_FILE.removesuffix('.py')}.{type(small).__name__}"
+        loader = get_class_from_dynamic_module(name, str(folder))
     loaded, report = loader.from_pretrained(
         folder,
         dtype=torch.float32,

@@ -113,14 +113,20 @@ class Trip:
         if words["ok"]:
             return words
         own = [name for name in names if self.graph.group(name).block is not None]
-        for share in (KEPT, 0.5) if own else ():
-            edits = [self._keep(name, _share(self.graph.group(name).size, share)) for name in own]
-            tried = self._tried(edits, "per_layer")
-            if tried.ok:
-                self._exports["per_layer"].edits += edits
-                return {**tried.words, **self._counts(edits), "layout": "per_layer", "stock": words["why"]}
-            words = {**words, "why": f"{words['why']}; per_layer: {tried.words['why']}"}
-        return words
+        sizes = sorted({self.graph.group(name).size for name in own})
+        alike = [[name for name in own if self.graph.group(name).size == size] for size in sizes]
+        refused = words["why"]
+        # All at once, else those of one size: one Axis of a kind may be held by a number in the code.
+        for some in [own, *(alike if len(sizes) > 1 else ())] if own else ():
+            for share in (KEPT, 0.5):
+                edits = [self._keep(name, _share(self.graph.group(name).size, share)) for name in some]
+                tried = self._tried(edits, "per_layer")
+                if tried.ok:
+                    self._exports["per_layer"].edits += edits
+                    said = {**self._counts(edits), "layout": "per_layer", "stock": words["why"]}
+                    return {**tried.words, **said, "refused": [] if some is own else [refused]}
+                refused = f"{refused}; per_layer: {tried.words['why']}"
+        return {**words, "why": refused}
 
     def _by_fields(self, limits: ConfigLimits, names: Sequence[str]) -> dict[str, object]:
         sizes: dict[str, int] = {}
