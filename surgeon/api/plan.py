@@ -8,7 +8,7 @@ from pathlib import Path
 from surgeon.api.listing import list_copies
 from surgeon.api.load_recipe import load_recipe
 from surgeon.api.picture import picture_page
-from surgeon.api.planning import Planned, kept_in, make_plan
+from surgeon.api.planning import Planned, make_plan
 from surgeon.api.progress import Progress, silent
 from surgeon.api.run import named_model
 from surgeon.api.subject import DeviceMap, ModelLike, Subject
@@ -59,7 +59,7 @@ def plan(
     with together(device) as own:
         subject = Subject(model, own, device_map, stream)
         samples = calibration_samples(read, subject, texts)
-        return make_plan(subject, read, samples, progress, kept_in(cache)).plan
+        return make_plan(subject, read, samples, progress, cache).plan
 
 
 def plan_report(
@@ -89,7 +89,7 @@ def plan_report(
     with together(device) as own:
         subject = Subject(named_model(read, model), own, device_map, stream)
         samples = calibration_samples(read, subject)
-        planned = make_plan(subject, read, samples, progress, kept_in(cache))
+        planned = make_plan(subject, read, samples, progress, cache)
         if out is not None and Ranks.now().first:
             write_plan(planned.plan, planned.traced.graph, out)
             list_copies(subject, planned, out)

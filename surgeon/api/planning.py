@@ -16,9 +16,10 @@ import torch
 from surgeon.api.on_demand import OnDemand
 from surgeon.api.progress import Progress
 from surgeon.api.subject import Subject
-from surgeon.calibrate import Bench, Memory, Samples, Store
+from surgeon.calibrate import Bench, Memory, Samples
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph
+from surgeon.io.findings import Findings
 from surgeon.io.statistics_cache import StatisticsCache
 from surgeon.operations import Operation, State
 from surgeon.passes import GraphPass
@@ -44,7 +45,7 @@ from surgeon.rebuild import (
 from surgeon.recipe import Export, Recipe, check_recipe
 from surgeon.trace import trace_module
 
-__all__ = ["Planned", "Traced", "cost_of", "kept_in", "make_plan", "traced"]
+__all__ = ["Planned", "Traced", "cost_of", "make_plan", "traced"]
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,19 @@ class Planned:
     report: Report
 
 
-def traced(subject: Subject, progress: Progress, export: Export) -> Traced:
-    """Trace the model, and measure which config field holds what."""
-    progress("trace", 0, None)
-    graph = trace_module(subject.structure)
-    progress("probe the config", 0, None)
+def traced(subject: Subject, progress: Progress, export: Export, cache: str | Path | None = None) -> Traced:
+    """Trace the model, and measure which config field holds what; or take what `cache` has of it."""
     bounds = "uniform" if export.ordinary else export.layout
-    return Traced(graph, probe(subject.config, graph), export.layout, bounds)
+    findings = None if cache is None or subject.in_memory else Findings(cache)
+    known = None if findings is None else findings.load(subject.config)
+    if known is None:
+        progress("trace", 0, None)
+        graph = trace_module(subject.structure)
+        progress("probe the config", 0, None)
+        known = graph, probe(subject.config, graph)
+        if findings is not None:
+            findings.save(subject.config, *known)
+    return Traced(*known, export.layout, bounds)
 
 
 def make_plan(
@@ -97,7 +104,7 @@ def make_plan(
     recipe: Recipe,
     samples: Callable[[], Samples] | None,
     progress: Progress,
-    store: Store | None = None,
+    cache: str | Path | None = None,
 ) -> Planned:
     """Carry out the steps of `recipe` as far as a Plan.
 
@@ -106,22 +113,23 @@ def make_plan(
         recipe: what to do.
         samples: reads the calibration samples when first needed; None where there is no text.
         progress: told what is going on.
-        store: where measurements are kept and found again.
+        cache: folder where measurements are kept and found again; None keeps none.
 
     Raises:
         RecipeError: a step does not fit the model.
+        InputError: the folder `cache` cannot be made or written to.
         SurgeonError: a step refused; its message says which and why.
     """
+    memory = None if cache is None else _memory(subject, cache)
     if recipe.rehome is not None:
         subject.rehome(recipe.rehome)
-    known = traced(subject, progress, recipe.export)
+    known = traced(subject, progress, recipe.export, cache)
     check_recipe(recipe, known.graph)
     before = cost_of(Plan(known.graph.model_type), known.graph, subject.dtype)
     operations = [step for step in recipe.steps if isinstance(step, Operation)]
     if subject.add_biases([name for step in operations for name in step.biases(known.graph)]):
-        known = traced(subject, progress, recipe.export)
+        known = traced(subject, progress, recipe.export, cache)
     reads = any(isinstance(step, Operation) and step.reads_weights for step in recipe.steps)
-    memory = None if store is None else Memory(store, subject.identity, subject.weights_on)
     bench = None
     if samples is not None:
         bench = Bench(
@@ -153,13 +161,8 @@ def make_plan(
     return Planned(state.plan, known, _report(subject, recipe, known, state.plan, before, tuple(records)))
 
 
-def kept_in(cache: str | Path | None) -> Store | None:
-    """The Store in the folder `cache`, made where it is not there.
-
-    Raises:
-        InputError: it cannot be made or written to.
-    """
-    return None if cache is None else StatisticsCache(cache)
+def _memory(subject: Subject, cache: str | Path) -> Memory:
+    return Memory(StatisticsCache(cache), subject.identity, subject.weights_on)
 
 
 def cost_of(plan: Plan, graph: Graph, dtype: torch.dtype) -> Cost:

@@ -10,7 +10,7 @@ import torch
 from surgeon.api.evaluate import protocol_for
 from surgeon.api.load_recipe import load_recipe
 from surgeon.api.measuring import HeldOut
-from surgeon.api.planning import kept_in, make_plan
+from surgeon.api.planning import make_plan
 from surgeon.api.progress import Progress, silent
 from surgeon.api.publishing import Writing, publish
 from surgeon.api.subject import DeviceMap, ModelLike, Subject
@@ -76,7 +76,7 @@ def run(
         target = check_output(out, source) if first else Path(out)
         held_out = _held_out(read, subject)
         samples = calibration_samples(read, subject, texts)
-        planned = make_plan(subject, read, samples, progress, kept_in(cache))
+        planned = make_plan(subject, read, samples, progress, cache)
     if not first:
         return planned.report
     writing = _writing(read, target, held_out, proof, budget)

@@ -111,6 +111,11 @@ class Subject:
         return slots.added != earlier
 
     @property
+    def in_memory(self) -> bool:
+        """Whether a module was handed in, whose code may be anyone's."""
+        return self._module is not None
+
+    @property
     def changed(self) -> bool:
         """Whether it is no longer what was handed in: of another family, or with more biases."""
         return self._home is not None or self._slots is not None

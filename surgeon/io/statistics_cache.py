@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -21,8 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from surgeon.errors import InputError
+from surgeon.io.own_code import own_code
 
-__all__ = ["StatisticsCache", "default_cache", "measuring_code"]
+__all__ = ["StatisticsCache", "default_cache"]
 
 LIMIT = 20 * 10**9
 """Bytes that the folder may grow to."""
@@ -39,17 +39,6 @@ def default_cache() -> Path:
         return Path(said).expanduser()
     above = os.environ.get("XDG_CACHE_HOME")
     return (Path(above) if above else Path.home() / ".cache") / "surgeon"
-
-
-@cache
-def measuring_code() -> str:
-    """SHA-256 of the code that measures, as it was when first asked for."""
-    package = Path(__file__).resolve().parent.parent
-    found = hashlib.sha256()
-    for part in MEASURING:
-        for file in sorted((package / part).rglob("*.py")):
-            found.update(file.read_bytes())
-    return found.hexdigest()
 
 
 class StatisticsCache:
@@ -106,7 +95,7 @@ class StatisticsCache:
             self._place(key)[1].unlink(missing_ok=True)
 
     def _place(self, key: str) -> tuple[str, Path]:
-        said = json.dumps({"code": measuring_code(), "key": key})
+        said = json.dumps({"code": own_code(*MEASURING), "key": key})
         return said, self.folder / f"{hashlib.sha256(said.encode()).hexdigest()}.safetensors"
 
     def _tidy(self, newest: Path) -> None:

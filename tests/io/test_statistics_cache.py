@@ -57,7 +57,7 @@ def test_a_file_under_a_wrong_name_or_cut_short_is_not_used(tmp_path):
 def test_another_version_of_the_code_finds_nothing(tmp_path, monkeypatch):
     cache = StatisticsCache(tmp_path)
     cache.save("one", TENSORS)
-    monkeypatch.setattr("surgeon.io.statistics_cache.measuring_code", lambda: "of another release")
+    monkeypatch.setattr("surgeon.io.statistics_cache.own_code", lambda *parts: "of another release")
     assert cache.load("one") is None
 
 
