@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 __all__ = ["page", "trip"]
@@ -21,6 +21,9 @@ generation with the cache held against a pass without it.
 A round trip is *whole* where stock fields say all of it, *per layer* where some kind took the layout
 `per_layer` (and reloads with its modeling file), and *in part* where something of it was refused; the last
 column says what and why. Kinds whose Groups are all locked are not counted as prunable.
+
+Rows of position tables and places in a kernel are Groups of the kind `position`. Their order matters, so they
+are all locked; the share of unlocked Groups is given with them and without.
 
 """
 
@@ -50,21 +53,20 @@ def page(rows: Sequence[dict], version: str) -> str:
 def _totals(rows: Sequence[dict]) -> str:
     lines = [
         "| task | entries | built | traced | all unlocked Groups proven | unlocked of all Groups "
-        "| whole round trips | per layer | in part | no Stack |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| without positions | whole round trips | per layer | in part | no Stack |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     tasks = dict.fromkeys(row["family"].split("/")[0] for row in rows)
     for task in (*tasks, "all"):
         own = [row for row in rows if task in ("all", row["family"].split("/")[0])]
         traced = [row for row in own if _ok(row, "trace")]
-        free, locked = _groups(traced)
-        share = f"{free / (free + locked):.1%}" if free + locked else ""
+        shares = (_share(traced), _share(traced, without=("position",)))
         built, reached, proven = (_of(own, stage) for stage in ("build", "trace", "prove"))
         begun = [row for row in own if "cut" in row["stages"]]
         went = collections.Counter(trip(row) for row in begun)
         trips = (f"{went['whole']} of {len(begun)}", went["per layer"], went["in part"])
         bare = sum(not row["stages"]["trace"]["stacks"] for row in traced)
-        cells = (task, len(own), built, reached, proven, share, *trips, bare)
+        cells = (task, len(own), built, reached, proven, *shares, *trips, bare)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
@@ -133,12 +135,11 @@ def _general(reason: str) -> str:
     return re.sub(r"\d+", "N", bare)
 
 
-def _groups(rows: Iterable[dict]) -> tuple[int, int]:
-    free = locked = 0
-    for row in rows:
-        for unlocked, shut in row["stages"]["trace"]["kinds"].values():
-            free, locked = free + unlocked, locked + shut
-    return free, locked
+def _share(rows: Iterable[dict], without: Collection[str] = ()) -> str:
+    """Unlocked Groups of all, some kinds left out."""
+    kinds = [kind for row in rows for kind in row["stages"]["trace"]["kinds"].items()]
+    free, locked = (sum(counts[n] for name, counts in kinds if name not in without) for n in (0, 1))
+    return f"{free / (free + locked):.1%}" if free + locked else ""
 
 
 def _of(rows: Sequence[dict], stage: str) -> str:

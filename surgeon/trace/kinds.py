@@ -43,11 +43,13 @@ class Surroundings:
 def kind_of(found: Occurrences, around: Surroundings, role: SublayerRole | None) -> AxisKind:
     """The kind of one Axis; `role` is that of the Sublayer which holds it."""
     atom = found.atom
+    if "data" in atom.marks:
+        return "position"
     if atom.id in around.vocab:
         return "vocab"
     if atom.id in around.hidden:
         return "hidden"
-    if "position" in atom.marks or "data" in atom.marks:
+    if "position" in atom.marks:
         return "position"
     if "routed" in atom.marks:
         _, inner = around.encloses(found)
@@ -58,6 +60,8 @@ def kind_of(found: Occurrences, around: Surroundings, role: SublayerRole | None)
         return _head_kind(found, around)
     if "head_dim" in atom.marks:
         return "head_dim"
+    if "lookup" in atom.marks and all(site.role == "index" for site in found.sites):
+        return "position"
     return "ffn" if _between_streams(found, around) else "channel"
 
 

@@ -22,7 +22,7 @@ Mark = Literal[
     "normalised",  # reduced by a mean or a norm
     "routed",  # ranked by top-k
     "lookup",  # rows of a table
-    "position",  # rows of a table that constants or positions index
+    "position",  # rows of a table that constants or positions index, places in a kernel
     "part",  # taken apart index by index, as the three of a fused query, key and value
 ]
 

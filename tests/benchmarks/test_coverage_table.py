@@ -20,8 +20,8 @@ def row(*, ffn="uniform", heads="uniform", depth=True, reload=True, cut=None):
             "build": {"ok": True},
             "trace": {
                 "ok": True,
-                "kinds": {"ffn": [3, 1]},
-                "locks": {"a reason": 1},
+                "kinds": {"ffn": [3, 1], "position": [0, 2]},
+                "locks": {"a reason": 3},
                 "stacks": {"layers": 3},
             },
             "prove": {"ok": True, "proven": 3, "failed": {}},
@@ -54,7 +54,7 @@ def test_a_family_that_stopped_early_made_no_trip():
 def test_the_page_counts_trips_and_says_what_was_refused():
     rows = [row(), row(heads="per_layer"), row(heads=None)]
     text = page(rows, "5.0")
-    assert "| causal | 3 | 3 of 3 | 3 of 3 | 3 of 3 | 75.0% | 1 of 3 | 1 | 1 | 0 |" in text
+    assert "| causal | 3 | 3 of 3 | 3 of 3 | 3 of 3 | 50.0% | 75.0% | 1 of 3 | 1 | 1 | 0 |" in text
     assert "kv_group 8 → 6 per layer" in text
     assert "cut: kv_group: tied to the width" in text
     assert "whole; logits agree" in text

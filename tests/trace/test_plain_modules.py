@@ -74,8 +74,9 @@ def test_a_vision_transformer_is_traced_with_its_stack_heads_and_middles(vision)
     for number in range(2):
         assert free[f"layers.{number}.attn.kv_group"] == HEADS
         assert free[f"layers.{number}.mlp.ffn"] == MIDDLE
-    locked = {group.kind: group.locked for group in graph.groups if group.locked}
-    assert "as long as the batch or the sequence" in locked["position"]
+    places = " ".join(group.locked for group in graph.groups if group.kind == "position")
+    assert "as long as the batch or the sequence" in places
+    assert "kernel positions of a convolution" in places
 
 
 def test_every_free_group_of_a_vision_transformer_is_a_symmetry(vision):

@@ -1,6 +1,6 @@
 """Rule for convolutions: channels couple, group by group; what the kernel slides over is a sequence.
 
-Kernel positions are locked.
+Kernel positions are positions, and locked: which of them is the first matters.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def convolution(op: Op) -> None:
         if kernel.size > 1 or op.shape(op.out)[2 + place] != term.size:
             op.mark(term, "data")
     for term in w[2:]:
+        op.mark(term, "position")
         op.lock(term, "kernel positions of a convolution")
     sizes = op.shape(op.out)
     spatial = [

@@ -62,6 +62,7 @@ def im2col(op: Op) -> None:
     """[n, c, h, w] → [n, c * kernel positions, windows]."""
     terms = op.dims(op.args[0])
     taps = op.fresh(op.shape(op.out)[-2] // terms[-3].size)
+    op.mark(taps, "position")
     op.lock(taps, "kernel positions of a window")
     for term in terms[-2:]:
         if term.size > 1 and not is_data(term):
