@@ -157,9 +157,9 @@ def _sorts(graph: Graph, container: str) -> dict[str, str]:
 def _counts(
     depth: Depth, config: PreTrainedConfig, blocks: Sequence[str], graph: Graph, whole: Signature
 ) -> bool:
-    """Whether one block less takes away exactly one block, or one more adds exactly a next one.
+    """Whether one block less takes away exactly one block, or one more adds exactly one.
 
-    It is the last block as a rule; another one where the last is of a sort of its own wherever it stands.
+    It is the last block as a rule; another where the last ones are of a sort of their own.
     Buffers that the model computes for itself (a table for the blocks of one sort) may go along.
     """
     computed = {name for name, p in graph.parameters.items() if p.buffer and not p.stored}
@@ -168,12 +168,12 @@ def _counts(
             other = measure(depth.resize(config, kept))
         except RebuildError:
             continue
-        names, now = whole.shapes.keys() - computed, other.shapes.keys() - computed
-        if len(kept) < depth.blocks:
-            every = reversed(range(depth.blocks))
-            return any(now == _without(blocks, place, names) != names for place in every)
-        more = f"{depth.container}.{depth.blocks}."
-        return names != now and all(name.startswith(more) for name in names ^ now)
+        names, now = whole.shapes.keys(), other.shapes.keys()
+        fewer = len(kept) < depth.blocks
+        large, small = (names, now) if fewer else (now, names)
+        every = blocks if fewer else (*blocks, f"{depth.container}.{depth.blocks}")
+        left = (_without(every, at, large) for at in reversed(range(len(every))))
+        return not names ^ now <= computed and any(small ^ expected <= computed for expected in left)
     return False
 
 

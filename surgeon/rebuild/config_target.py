@@ -14,7 +14,7 @@ from fractions import Fraction
 from surgeon.errors import InfeasibleError
 from surgeon.graph import AxisKind, Graph, Group
 from surgeon.graph.layout import Positions
-from surgeon.plan import Plan, cuts_of, gone_prefixes
+from surgeon.plan import DropBlock, Plan, cuts_of, gone_prefixes
 from surgeon.rebuild.config_depth import Shallow
 from surgeon.rebuild.config_probe import Dim
 from surgeon.rebuild.signature import Shape
@@ -79,7 +79,8 @@ def aim(plan: Plan, graph: Graph, shallow: Shallow) -> Target:
         InfeasibleError: blocks of one sort get different widths; all such Axes listed.
     """
     dropped = gone_prefixes(plan, graph)
-    cuts = cuts_of(plan, graph)
+    # What goes with dropped blocks outside of them is the depth's doing, no field's of a width.
+    cuts = cuts_of(Plan(plan.model_type, tuple(e for e in plan.edits if not isinstance(e, DropBlock))), graph)
     planned = {n: s for n, s in planned_shapes(cuts, graph).items() if not n.startswith(dropped)}
     shown: dict[str, list[str]] = {}
     for name in planned:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from transformers import (
     BertConfig,
+    Gemma3nTextConfig,
     Gemma4TextConfig,
     Glm4MoeConfig,
     GPTNeoXJapaneseConfig,
@@ -169,3 +171,43 @@ def test_the_last_block_may_be_of_its_own_sort_wherever_it_stands():
         apply_plan(
             module, Plan(graph.model_type, (DropBlock("gpt_neox_japanese.layers.2", 0),)), graph, space
         )
+
+
+def test_parts_of_dropped_blocks_go_where_one_tensor_holds_them_for_all():
+    # One embedding for every layer beside the usual one, and a projection onto all of them at once.
+    config = Gemma4TextConfig(
+        **SMALL,
+        head_dim=6,
+        global_head_dim=6,
+        num_hidden_layers=3,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=50,
+        num_kv_shared_layers=0,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+    )
+    module, graph, space = probed_config(config)
+    plan = Plan(graph.model_type, (DropBlock("model.layers.1", 0),))
+    small, _ = apply_plan(module, plan, graph, space)
+    whole, left = module.model.embed_tokens_per_layer.weight, small.model.embed_tokens_per_layer.weight
+    assert torch.equal(left, torch.cat([whole[:, :8], whole[:, 16:]], 1))
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_depth_is_found_where_the_last_blocks_lack_what_earlier_ones_have():
+    # The last layer uses keys and values of the one before; one more takes them from the third.
+    config = Gemma3nTextConfig(
+        **SMALL,
+        head_dim=6,
+        num_hidden_layers=3,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=50,
+        num_kv_shared_layers=1,
+        laurel_rank=4,
+        activation_sparsity_pattern=[0.0] * 3,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    )
+    module, graph, space = probed_config(config)
+    plan = Plan(graph.model_type, (DropBlock("model.layers.1", 0),))
+    small, _ = apply_plan(module, plan, graph, space)
+    assert small.config.layer_types == ["sliding_attention", "sliding_attention"]
+    assert compare(module, small, plan, graph, TOKENS).require()
