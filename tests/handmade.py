@@ -74,8 +74,8 @@ def llama_graph(config) -> Graph:
                 block,
                 i,
                 (
-                    Sublayer(at, "attn", (f"{block}.input_layernorm", at)),
-                    Sublayer(mlp, "mlp", (f"{block}.post_attention_layernorm", mlp)),
+                    Sublayer(at, "attn", (f"{block}.input_layernorm", at), block),
+                    Sublayer(mlp, "mlp", (f"{block}.post_attention_layernorm", mlp), block),
                 ),
             )
         )

@@ -326,8 +326,13 @@ def test_the_stack_and_its_sublayers(name):
     assert [(b.name, b.index) for b in stack.blocks] == [(f"{container}.{i}", i) for i in range(2)]
     for block in stack.blocks:
         expected = tuple(
-            Sublayer(f"{block.name}.{p.name}", p.role, tuple(f"{block.name}.{m}" for m in p.modules))
-            for p in parts
+            Sublayer(
+                f"{block.name}.{part.name}",
+                part.role,
+                tuple(f"{block.name}.{module}" for module in part.modules),
+                joins=block.name,
+            )
+            for part in parts
         )
         assert block.sublayers == expected
 
