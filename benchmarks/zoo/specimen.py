@@ -89,7 +89,10 @@ def specimen(family: Family, seed: int = 0, sizes: Sizes = SIZES) -> Specimen:
     Raises:
         Unbuildable: no variant builds and runs.
     """
-    default = _quietly(family.config_class)
+    try:
+        default = _quietly(family.config_class)
+    except Exception as error:  # a class whose own defaults its validators refuse
+        raise Unbuildable(f"default config: {_words(error)}") from error
     met: dict[str, str] = {}
     deadline = time.monotonic() + _PATIENCE
     for variant in variants(sizes):

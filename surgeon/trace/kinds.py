@@ -60,8 +60,6 @@ def kind_of(found: Occurrences, around: Surroundings, role: SublayerRole | None)
         return _head_kind(found, around)
     if "head_dim" in atom.marks:
         return "head_dim"
-    if "lookup" in atom.marks and all(site.role == "index" for site in found.sites):
-        return "position"
     return "ffn" if _between_streams(found, around) else "channel"
 
 
