@@ -16,6 +16,7 @@ from surgeon.api.texts import Text, calibration_samples
 from surgeon.api.together import together
 from surgeon.calibrate import Ranks
 from surgeon.io import check_file, write_page, write_plan
+from surgeon.io.side_files import parse_size
 from surgeon.plan import Plan, Report
 from surgeon.rebuild import arrange
 from surgeon.recipe import Recipe
@@ -35,6 +36,7 @@ def plan(
     device_map: DeviceMap | None = None,
     stream: bool = False,
     cache: str | Path | None = None,
+    memory: str | None = None,
     progress: Progress = silent,
 ) -> Plan:
     """The Plan that `recipe` makes for `model`; `surgeon.apply` carries it out.
@@ -49,17 +51,20 @@ def plan(
             does not hold; in place of `device`.
         stream: do not load a checkpoint to measure it: one block's weights are in memory at a time.
         cache: folder where measurements are kept and found again; None keeps none.
+        memory: size, such as ``4GB``, of which a quarter is for what waits between blocks that are streamed;
+            the rest of it waits in files. None: of what is free.
         progress: told what is going on.
 
     Raises:
         RecipeError: the recipe is wrong, or does not fit the model.
         PlanError: a step refused.
     """
+    budget = None if memory is None else parse_size(memory)
     read = load_recipe(recipe, overrides)
     with together(device) as own:
         subject = Subject(model, own, device_map, stream)
         samples = calibration_samples(read, subject, texts)
-        return make_plan(subject, read, samples, progress, cache).plan
+        return make_plan(subject, read, samples, progress, cache, budget).plan
 
 
 def plan_report(
@@ -73,6 +78,7 @@ def plan_report(
     device_map: DeviceMap | None = None,
     stream: bool = False,
     cache: str | Path | None = None,
+    memory: str | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Like `plan`, with the Report of what each step chose.
@@ -85,11 +91,12 @@ def plan_report(
     for file in (out, html):
         if file is not None:
             check_file(file)
+    budget = None if memory is None else parse_size(memory)
     read = load_recipe(recipe, overrides)
     with together(device) as own:
         subject = Subject(named_model(read, model), own, device_map, stream)
         samples = calibration_samples(read, subject)
-        planned = make_plan(subject, read, samples, progress, cache)
+        planned = make_plan(subject, read, samples, progress, cache, budget)
         if out is not None and Ranks.now().first:
             write_plan(planned.plan, planned.traced.graph, out)
             list_copies(subject, planned, out)

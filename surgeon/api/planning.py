@@ -21,6 +21,7 @@ from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph
 from surgeon.io.findings import Findings
 from surgeon.io.statistics_cache import StatisticsCache
+from surgeon.io.waiting import Waiting
 from surgeon.operations import Operation, State
 from surgeon.passes import GraphPass
 from surgeon.plan import (
@@ -105,6 +106,7 @@ def make_plan(
     samples: Callable[[], Samples] | None,
     progress: Progress,
     cache: str | Path | None = None,
+    memory: int | None = None,
 ) -> Planned:
     """Carry out the steps of `recipe` as far as a Plan.
 
@@ -114,13 +116,15 @@ def make_plan(
         samples: reads the calibration samples when first needed; None where there is no text.
         progress: told what is going on.
         cache: folder where measurements are kept and found again; None keeps none.
+        memory: bytes; a share of them is for what waits between blocks that are streamed, the rest of it
+            waits in files. None: of what is free.
 
     Raises:
         RecipeError: a step does not fit the model.
         InputError: the folder `cache` cannot be made or written to.
         SurgeonError: a step refused; its message says which and why.
     """
-    memory = None if cache is None else _memory(subject, cache)
+    known_before = None if cache is None else _memory(subject, cache)
     if recipe.rehome is not None:
         subject.rehome(recipe.rehome)
     known = traced(subject, progress, recipe.export, cache)
@@ -132,15 +136,7 @@ def make_plan(
     reads = any(isinstance(step, Operation) and step.reads_weights for step in recipe.steps)
     bench = None
     if samples is not None:
-        bench = Bench(
-            known.graph,
-            lambda: subject.measured,
-            samples,
-            progress,
-            memory,
-            subject.streams,
-            subject.weights_on,
-        )
+        bench = _bench(subject, known.graph, samples, progress, known_before, memory)
     state = State(
         graph=known.graph,
         plan=Plan(known.graph.model_type, fingerprint=subject.fingerprint() if reads else None),
@@ -163,6 +159,31 @@ def make_plan(
 
 def _memory(subject: Subject, cache: str | Path) -> Memory:
     return Memory(StatisticsCache(cache), subject.identity, subject.weights_on)
+
+
+def _bench(
+    subject: Subject,
+    graph: Graph,
+    samples: Callable[[], Samples],
+    progress: Progress,
+    known: Memory | None,
+    memory: int | None,
+) -> Bench:
+    keep = Waiting(memory).keep if subject.streams else _as_it_is
+    return Bench(
+        graph,
+        lambda: subject.measured,
+        samples,
+        progress,
+        known,
+        subject.streams,
+        subject.weights_on,
+        keep,
+    )
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 def cost_of(plan: Plan, graph: Graph, dtype: torch.dtype) -> Cost:

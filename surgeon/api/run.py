@@ -56,7 +56,8 @@ def run(
         cache: folder where measurements are kept and found again; None keeps none.
         proof: compare the result with the masked original, measure both, and write checksums; else only
             write it.
-        memory: size that whole models may take while they are measured; None: a share of what is free.
+        memory: size that whole models may take while they are measured, a quarter of it for what waits
+            between blocks that are streamed; None: a share of what is free.
         progress: told what is going on.
 
     Raises:
@@ -76,7 +77,7 @@ def run(
         target = check_output(out, source) if first else Path(out)
         held_out = _held_out(read, subject)
         samples = calibration_samples(read, subject, texts)
-        planned = make_plan(subject, read, samples, progress, cache)
+        planned = make_plan(subject, read, samples, progress, cache, budget)
     if not first:
         return planned.report
     writing = _writing(read, target, held_out, proof, budget)

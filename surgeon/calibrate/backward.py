@@ -63,6 +63,16 @@ class Sweep:
             self.losses.append(finite_loss(loss, self._where(number)))
             self.flowing.append(torch.autograd.grad(loss, state)[0])
 
+    def state(self) -> dict[str, Tensor]:
+        """What flows back and the losses, by name."""
+        flowing = {str(number): tensor for number, tensor in enumerate(self.flowing) if tensor is not None}
+        return flowing | {"losses": torch.tensor(self.losses, dtype=torch.float64)}
+
+    def take_up(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state`, in the place of `begin`."""
+        self.losses = state["losses"].tolist()
+        self.flowing = [state.get(str(number)) for number in range(len(self.losses))]
+
     def back(self, at: int, states: Sequence[Tensor]) -> Mapping[Statistic, Mapping[str, Tensor]]:
         """Take Block `at`, which was given `states`; what was measured of its parameters.
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from surgeon.calibrate.gather import gather
 from surgeon.calibrate.memory import Memory
@@ -22,6 +22,7 @@ from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Statistic
 from surgeon.calibrate.store import PartialRun
 from surgeon.calibrate.streamed import gather_streamed
+from surgeon.calibrate.unfinished import Unfinished
 from surgeon.graph import Graph
 from surgeon.plan import Plan
 from surgeon.rebuild import MaskedView, masked
@@ -47,6 +48,7 @@ class Bench:
         memory: where measurements of this model are kept; None keeps none.
         streamed: the model's weights are read at each use, so that it is measured Block by Block.
         device: where results are wanted; None leaves each where it was measured.
+        keep: what becomes of tensors that wait between Blocks.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Bench:
         memory: Memory | None = None,
         streamed: bool = False,
         device: str | None = None,
+        keep: Callable[[Tensor], Tensor] = lambda tensor: tensor,
     ) -> None:
         self.graph = graph
         self.told = told
         self.memory = memory
         self.streamed = streamed
         self.device = device
+        self.keep = keep
         self._module = module
         self._samples = samples
 
@@ -108,7 +112,7 @@ class Bench:
         stage = f"measure {', '.join(sorted({key.statistic for key in keys}))}"
         backward = any(key.gradients for key in keys)
         if self.streamed and any(key.inside or key.gradients for key in keys):
-            return self._block_by_block(plan, keys, stage)
+            return self._block_by_block(plan, keys, stage, partial)
         return gather(
             self.module,
             self.samples,
@@ -120,7 +124,9 @@ class Bench:
             ranks=Ranks.now(),
         )
 
-    def _block_by_block(self, plan: Plan, keys: Collection[Statistic], stage: str) -> Statistics:
+    def _block_by_block(
+        self, plan: Plan, keys: Collection[Statistic], stage: str, partial: PartialRun | None
+    ) -> Statistics:
         stack = max(self.graph.stacks, key=len)
         return gather_streamed(
             self.view(plan),
@@ -130,4 +136,6 @@ class Bench:
             keys,
             batch_size=max(1, TOKENS // self.samples.ids.shape[1]),
             progress=lambda done, total: self.told(f"{stage}, block by block", done, total),
+            keep=self.keep,
+            unfinished=None if partial is None else Unfinished(partial.store, partial.key, partial.interval),
         )

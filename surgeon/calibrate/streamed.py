@@ -1,13 +1,15 @@
 """Statistics of a model that does not fit: one Block's weights in memory, all samples through it, the next.
 
 The module's weights are read at each use (`surgeon.rebuild.unread`); those of the Block that runs are read
-once and held. Between Blocks the states of all samples wait in memory. What a model does outside of its
-Blocks happens as always, with the weights that it reads there. Not here: where weights come from.
+once and held. Between Blocks the states of all samples wait where `keep` puts them, and a run that was killed
+goes on at its Block. What a model does outside of its Blocks happens as always, with the weights that it
+reads there. Not here: where weights come from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from surgeon.calibrate.loss_gradient import asked_for
 from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Statistic
+from surgeon.calibrate.unfinished import Unfinished
 from surgeon.calibrate.walk import Walk
 from surgeon.errors import SurgeonError
 from surgeon.rebuild import MaskedView
@@ -37,6 +40,7 @@ def gather_streamed(
     batch_size: int = 1,
     progress: Callable[[int, int], None] | None = None,
     keep: Keep = lambda tensor: tensor,
+    unfinished: Unfinished | None = None,
 ) -> Statistics:
     """Measure `wanted` Block by Block; the loss is known after it where gradients are wanted.
 
@@ -49,73 +53,121 @@ def gather_streamed(
         batch_size: samples at a time; gradients, and Statistics that need single samples, set it to 1.
         progress: told Blocks done and Blocks in all; a way back counts as well.
         keep: what becomes of states and results that have to wait.
+        unfinished: where a run that was killed is taken up and put aside.
 
     Raises:
         SurgeonError: a Statistic needs more, lies outside of the Blocks, or the Blocks hand each other more
             than the residual stream.
     """
-    _check_params(blocks, wanted)
-    backward = tuple(key for key in wanted if key.gradients)
-    single = backward or any(key.per_sample for key in wanted)
-    steps = _Steps(progress, len(blocks) * (2 if backward else 1))
+    keys = tuple(dict.fromkeys(wanted))
+    _check_params(blocks, keys)
+    single = any(key.gradients or key.per_sample for key in keys)
+    held = {} if unfinished is None else unfinished.resume(keep)
     walk = Walk.begin(view.module, tuple(blocks), samples, 1 if single else batch_size, view.fixed())
-    walk.states = [keep(state) for state in walk.states]
-    results: _Results = {key: {} for key in wanted}
-    inputs: list[list[Tensor]] = []
-    for at, block in enumerate(blocks):
-        inputs += [walk.states] if backward else []
-        if block in dropped:
-            walk.step_over()
+    way = _Way(view, walk, keys, frozenset(dropped), keep, progress, unfinished, held)
+    way.there()
+    loss = way.back() if any(key.gradients for key in keys) else None
+    if unfinished is not None:
+        unfinished.over()
+    return Statistics(way.results(), len(samples), samples.predicted, loss)
+
+
+@dataclass(eq=False)
+class _Way:
+    """The way through the Blocks and, for gradients, back; `held` are its pieces.
+
+    ``states/N`` enter Block N, ``found/N`` and ``back/N`` were measured in it, ``flowing/N`` are the
+    gradients by the states that enter it, with the losses.
+    """
+
+    view: MaskedView
+    walk: Walk
+    keys: tuple[Statistic, ...]
+    dropped: frozenset[str]
+    keep: Keep
+    progress: Callable[[int, int], None] | None
+    unfinished: Unfinished | None
+    held: dict[str, dict[str, Tensor]]
+
+    def __post_init__(self) -> None:
+        self.backward = tuple(key for key in self.keys if key.gradients)
+        self.forward = tuple(key for key in self.keys if not key.gradients)
+
+    def there(self) -> None:
+        """Through all Blocks, from the last one that was reached."""
+        walk, blocks = self.walk, self.walk.blocks
+        if self._reached("flowing"):
+            return
+        first = max(self._reached("states"), default=0)
+        if first == 0:
+            self._hold("states/0", dict(enumerate(walk.states)))
+        walk.at, walk.states = first, self._numbered(f"states/{first}")
+        for at in range(first, len(blocks)):
+            if blocks[at] in self.dropped:
+                walk.step_over()
+                self.held[f"states/{at + 1}"] = self.held[f"states/{at}"]
+            else:
+                forward = self.view.fixed((*blocks[:at], *blocks[at + 1 :]), blocks[at])
+                found = gather_at_block(walk, forward, self.forward)
+                self._measured(f"found/{at}", found.statistics.results)
+                self._hold(f"states/{at + 1}", dict(enumerate(found.states)))
+                walk.go_on(self._numbered(f"states/{at + 1}"))
+            if not self.backward:
+                del self.held[f"states/{at}"]
+            self._done(at + 1)
+
+    def back(self) -> float:
+        """From the loss, or the last Block that was reached, back to the first; the loss."""
+        walk, blocks = self.walk, self.walk.blocks
+        params = asked_for(self.backward) or frozenset()
+        check_apart(self.view, blocks, params)
+        sweep, reached = Sweep(self.view, walk, self.backward, params), self._reached("flowing")
+        if reached:
+            sweep.take_up(self.held[f"flowing/{reached[0]}"])
         else:
-            forward = view.fixed((*blocks[:at], *blocks[at + 1 :]), block)
-            found = gather_at_block(walk, forward, [key for key in wanted if not key.gradients])
-            _add(results, found.statistics.results, keep)
-            walk.go_on([keep(state) for state in found.states])
-        steps.done()
-    loss = _back(view, walk, backward, inputs, dropped, (results, keep, steps)) if backward else None
-    return Statistics(results, len(samples), samples.predicted, loss)
+            sweep.begin()
+            del self.held[f"states/{len(blocks)}"]
+        for at in reversed(range(reached[0] if reached else len(blocks))):
+            states = self._numbered(f"states/{at}")
+            if blocks[at] not in self.dropped:
+                self._measured(f"back/{at}", sweep.back(at, states))
+            self.held.pop(f"flowing/{at + 1}", None)
+            del self.held[f"states/{at}"]
+            self.held[f"flowing/{at}"] = sweep.state()
+            self._done(2 * len(blocks) - at)
+        return sweep.loss
 
+    def results(self) -> dict[Statistic, dict[str, Tensor]]:
+        """All that was measured."""
+        found: dict[Statistic, dict[str, Tensor]] = {key: {} for key in self.keys}
+        for sort, keys in (("found", self.forward), ("back", self.backward)):
+            for at in self._reached(sort):
+                for name, tensor in self.held[f"{sort}/{at}"].items():
+                    place, _, param = name.partition("/")
+                    found[keys[int(place)]][param] = tensor
+        return found
 
-def _back(
-    view: MaskedView,
-    walk: Walk,
-    keys: tuple[Statistic, ...],
-    inputs: list[list[Tensor]],
-    dropped: Collection[str],
-    into: tuple[_Results, Keep, _Steps],
-) -> float:
-    """The way back through the Blocks, which were given `inputs`; the loss."""
-    results, keep, steps = into
-    params = asked_for(keys) or frozenset()
-    check_apart(view, walk.blocks, params)
-    sweep = Sweep(view, walk, keys, params)
-    sweep.begin()
-    for at in reversed(range(len(walk.blocks))):
-        states = inputs.pop()
-        if walk.blocks[at] not in dropped:
-            _add(results, sweep.back(at, states), keep)
-        steps.done()
-    return sweep.loss
+    def _reached(self, sort: str) -> tuple[int, ...]:
+        return tuple(sorted(int(n.rpartition("/")[2]) for n in self.held if n.startswith(f"{sort}/")))
 
+    def _numbered(self, piece: str) -> list[Tensor]:
+        return [self.held[piece][str(number)] for number in range(len(self.held[piece]))]
 
-_Results = dict[Statistic, dict[str, Tensor]]
+    def _hold(self, piece: str, tensors: Mapping[int, Tensor]) -> None:
+        self.held[piece] = {str(number): self.keep(tensor) for number, tensor in tensors.items()}
 
+    def _measured(self, piece: str, results: Mapping[Statistic, Mapping[str, Tensor]]) -> None:
+        self.held[piece] = {
+            f"{place}/{name}": self.keep(tensor)
+            for place, found in enumerate(results.values())
+            for name, tensor in found.items()
+        }
 
-def _add(results: _Results, found: Mapping[Statistic, Mapping[str, Tensor]], keep: Keep) -> None:
-    for key, named in found.items():
-        results[key] |= {name: keep(tensor) for name, tensor in named.items()}
-
-
-class _Steps:
-    """Tells how many Blocks are done."""
-
-    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
-        self.progress, self.total, self.at = progress, total, 0
-
-    def done(self) -> None:
-        self.at += 1
+    def _done(self, steps: int) -> None:
+        if self.unfinished is not None:
+            self.unfinished.put_aside(self.held)
         if self.progress is not None:
-            self.progress(self.at, self.total)
+            self.progress(steps, len(self.walk.blocks) * (2 if self.backward else 1))
 
 
 def _check_params(blocks: Sequence[str], wanted: Collection[Statistic]) -> None:

@@ -76,6 +76,6 @@ Memory = Annotated[
     typer.Option(
         "--memory",
         metavar="SIZE",
-        help="What whole models may take while they are checked: 4GB; else a share.",
+        help="What whole models may take while they are checked, and states while they stream: 4GB.",
     ),
 ]

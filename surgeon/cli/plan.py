@@ -12,6 +12,7 @@ from surgeon.cli.arguments import (
     Device,
     DeviceMap,
     Json,
+    Memory,
     ModelOption,
     NoCache,
     Overrides,
@@ -40,6 +41,7 @@ def command(
     device: Device = "cpu",
     device_map: DeviceMap = None,
     stream: Stream = False,
+    memory: Memory = None,
     cache: Cache = None,
     no_cache: NoCache = False,
     json: Json = False,
@@ -57,6 +59,7 @@ def command(
             device=device,
             device_map=device_map,
             stream=stream,
+            memory=memory,
             cache=measurements(cache, no_cache),
             progress=told,
         )

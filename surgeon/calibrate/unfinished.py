@@ -1,0 +1,76 @@
+"""Unfinished: what a run that goes Block by Block has, put aside so that the next one goes on at its Block.
+
+Each piece (the states before a Block, what was measured in one, what flows back) is saved once, under a key
+of its own, and only then the record that names them all. A piece that lacks, as where a cache was tidied,
+means starting over. Not here: where they lie (`store`), and the run itself (`streamed`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from surgeon.calibrate.store import Store
+
+__all__ = ["Unfinished"]
+
+Named = Mapping[str, Tensor]
+
+
+@dataclass(eq=False)
+class Unfinished:
+    """The pieces of one run in `store`, under `key`.
+
+    Saved no sooner than `interval` seconds after the last time, and never so often that saving takes more
+    than about a tenth of the time.
+    """
+
+    store: Store
+    key: str
+    interval: float
+    saved: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._due = time.monotonic() + self.interval
+
+    def resume(self, keep: Callable[[Tensor], Tensor]) -> dict[str, dict[str, Tensor]]:
+        """All pieces by name; empty where there are none, or not all."""
+        record = self.store.load(self._under("record"))
+        if record is None:
+            return {}
+        found: dict[str, dict[str, Tensor]] = {}
+        for piece in record:
+            tensors = self.store.load(self._under(piece))
+            if tensors is None:
+                return {}
+            found[piece] = {name: keep(tensor) for name, tensor in tensors.items()}
+        self.saved = set(found)
+        return found
+
+    def put_aside(self, pieces: Mapping[str, Named]) -> None:
+        """Where it is time, save those of `pieces` that are not saved yet, and forget all others."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        for piece, tensors in pieces.items():
+            if piece not in self.saved:
+                self.store.save(self._under(piece), tensors)
+        self.store.save(self._under("record"), {piece: torch.zeros(1) for piece in pieces})
+        for piece in self.saved - set(pieces):
+            self.store.remove(self._under(piece))
+        self.saved = set(pieces)
+        spent = time.monotonic() - now
+        self._due = now + spent + max(self.interval, 10 * spent)
+
+    def over(self) -> None:
+        """The run is through; what was put aside is of no more use."""
+        for piece in ("record", *sorted(self.saved)):
+            self.store.remove(self._under(piece))
+
+    def _under(self, piece: str) -> str:
+        return json.dumps({"run": self.key, "piece": piece})

@@ -1,0 +1,55 @@
+"""Tensors that wait: the same elements, and memory for no more than the budget."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from surgeon.errors import SurgeonError
+from surgeon.io.waiting import Waiting
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64], ids=str)
+def test_past_the_budget_elements_come_from_a_file(tmp_path, dtype):
+    one, other = torch.arange(60).view(6, 10).to(dtype), torch.arange(60, 120).view(6, 10).to(dtype).T
+    waiting = Waiting(4 * one.nbytes, tmp_path)
+    assert waiting.keep(one) is one
+    filed = waiting.keep(other)
+    assert filed is not other
+    assert torch.equal(filed, other)
+    assert filed.dtype == dtype
+    assert not list(tmp_path.iterdir())  # no name that a killed process could leave behind
+
+
+def test_what_is_let_go_makes_room(tmp_path):
+    waiting = Waiting(4 * 80, tmp_path)
+    held = waiting.keep(torch.ones(10, dtype=torch.float64))
+    assert waiting.held == 80
+    del held
+    gc.collect()
+    again = torch.ones(10, dtype=torch.float64)
+    assert waiting.keep(again) is again
+
+
+def test_what_waits_in_files_is_not_in_memory(tmp_path):
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    waiting, before = Waiting(0, tmp_path), resident()
+    kept = [waiting.keep(torch.full((1 << 20,), float(place))) for place in range(64)]  # 256 MB
+    assert resident() - before < 64e6
+    assert [float(tensor[7]) for tensor in kept] == list(range(64))
+
+
+def test_no_room_is_one_message(tmp_path):
+    with pytest.raises(SurgeonError, match="cannot be put into") as caught:
+        Waiting(0, tmp_path / "absent").keep(torch.ones(3))
+    assert "fewer samples" in str(caught.value)
+
+
+def test_nothing_needs_no_file(tmp_path):
+    assert Waiting(0, tmp_path / "absent").keep(torch.ones(0)).numel() == 0
