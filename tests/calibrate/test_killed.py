@@ -50,7 +50,7 @@ def test_kill_9_loses_no_block(folder, tmp_path, repo):
     assert whole.read_bytes() == resumed.read_bytes()
 
 
-@pytest.mark.parametrize("stop", (2, 3, 5))
+@pytest.mark.parametrize("stop", [2, 3, 5])
 def test_stopped_behind_any_block_it_gives_the_same(folder, tmp_path, monkeypatch, stop):
     measure(folder, None, 0.0, tmp_path / "undisturbed.safetensors")
     put_aside, seen = Unfinished.put_aside, []
