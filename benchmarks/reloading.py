@@ -18,7 +18,7 @@ from surgeon.rebuild.execution import plain_execution
 from surgeon.rebuild.forward import first_output
 from surgeon.rebuild.per_layer_class import MODELING_FILE
 
-__all__ = ["difference", "reloaded"]
+__all__ = ["difference", "generates_still", "reloaded"]
 
 SAME = 1e-5
 """Allowed difference between a model and its reloaded copy, relative to the largest logit."""
@@ -66,7 +66,7 @@ def reloaded(
     if not apart <= SAME:
         return {"ok": False, "why": f"logits differ by {apart:.2g} of the largest after reloading"}
     words: dict[str, object] = {"ok": True, "difference": apart, "by": loader.__name__}
-    if family.task in GENERATING and original.can_generate():
+    if _asked(family, original):
         fine, said = _generates(loaded, tokens)
         words["generate"] = said
         if not fine:
@@ -74,6 +74,18 @@ def reloaded(
                 return {**words, "ok": False, "why": f"generate: {said}; the original's is right"}
             words["generate"] = f"{said}; so do the original's"
     return words
+
+
+def generates_still(
+    family: Family, small: PreTrainedModel, original: PreTrainedModel, tokens: Tensor
+) -> bool:
+    """Whether generation with the cache is right as far as it was with `original`."""
+    asked = _asked(family, original)
+    return not asked or _generates(small, tokens)[0] or not _generates(original, tokens)[0]
+
+
+def _asked(family: Family, original: PreTrainedModel) -> bool:
+    return family.task in GENERATING and original.can_generate()
 
 
 def difference(one: PreTrainedModel, other: PreTrainedModel, tokens: Tensor) -> float:

@@ -19,7 +19,7 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from benchmarks.reloading import difference, reloaded
+from benchmarks.reloading import difference, generates_still, reloaded
 from benchmarks.zoo import Family
 from benchmarks.zoo.running import proof_inputs
 from surgeon.errors import SurgeonError
@@ -113,11 +113,14 @@ class Trip:
         if words["ok"]:
             return words
         own = [name for name in names if self.graph.group(name).block is not None]
-        sizes = sorted({self.graph.group(name).size for name in own})
-        alike = [[name for name in own if self.graph.group(name).size == size] for size in sizes]
-        refused = words["why"]
-        # All at once, else those of one size: one Axis of a kind may be held by a number in the code.
-        for some in [own, *(alike if len(sizes) > 1 else ())] if own else ():
+        alike: dict[tuple[int, str], list[str]] = {}
+        for name in own:
+            group = self.graph.group(name)
+            place = group.sites[0].param.removeprefix(str(group.block))
+            alike.setdefault((group.size, place), []).append(name)
+        refused, met = words["why"], []
+        # All at once, else those at one place: one Axis of a kind may be held by a number in the code.
+        for some in [own, *(alike.values() if len(alike) > 1 else ())] if own else ():
             for share in (KEPT, 0.5):
                 edits = [self._keep(name, _share(self.graph.group(name).size, share)) for name in some]
                 tried = self._tried(edits, "per_layer")
@@ -125,8 +128,10 @@ class Trip:
                     self._exports["per_layer"].edits += edits
                     said = {**self._counts(edits), "layout": "per_layer", "stock": words["why"]}
                     return {**tried.words, **said, "refused": [] if some is own else [refused]}
+                met.append(tried.words["why"])
                 refused = f"{refused}; per_layer: {tried.words['why']}"
-        return {**words, "why": refused}
+        unreached = met and all(IDLE in str(why) for why in met)
+        return {**words, "ok": None if unreached else False, "why": refused}
 
     def _by_fields(self, limits: ConfigLimits, names: Sequence[str]) -> dict[str, object]:
         sizes: dict[str, int] = {}
@@ -163,11 +168,14 @@ class Trip:
             met: list[str] = []
             for block in self._droppable(stack):
                 tried = self._tried([DropBlock(block, 0)], "uniform")
-                if tried.ok:
+                if tried.small is not None and not self._generates(tried.small):
+                    met.append(f"{block}: without it nothing is generated with the cache")
+                elif tried.ok:
                     self._exports["uniform"].edits.append(DropBlock(block, 0))
                     dropped.append(block)
                     break
-                met.append(f"{block}: {tried.words['why']}")
+                else:
+                    met.append(f"{block}: {tried.words['why']}")
             else:
                 if all(IDLE in words for words in met):
                     unreached.append(stack.container)  # a tower for images, and these tokens have none
@@ -176,6 +184,9 @@ class Trip:
         if not dropped:
             return {"ok": False, "why": "there is no stack of several blocks"}
         return {"ok": True, "dropped": dropped, "unreached": unreached, "why": None}
+
+    def _generates(self, small: PreTrainedModel) -> bool:
+        return generates_still(self.family, small, self.model, self.tokens)
 
     def _droppable(self, stack: Stack) -> list[str]:
         """Blocks from the last to the first, those before others that hold least that no other has."""

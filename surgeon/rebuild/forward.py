@@ -129,12 +129,17 @@ def feed(module: nn.Module, ids: Tensor) -> dict[str, Tensor]:
 def probe_tokens(module: nn.Module, seed: int = 0, rows: int = 3, length: int = 23) -> Tensor:
     """Random token ids [rows, length]; the defaults are primes, which no model dim should equal.
 
+    The vocabulary is that of the input embedding; of several side by side, what the config says.
+
     Raises:
-        VerifyError: the module has no input embedding, so that its vocabulary is unknown.
+        VerifyError: the module has neither, so that its vocabulary is unknown.
     """
     find = getattr(module, "get_input_embeddings", None)
     weight = getattr(find() if find is not None else None, "weight", None)
-    if not isinstance(weight, Tensor):
+    known = isinstance(weight, Tensor)
+    size = weight.shape[0] if known else getattr(getattr(module, "config", None), "vocab_size", None)
+    if not isinstance(size, int):
         raise VerifyError(f"{type(module).__name__} has no input embedding to draw probe tokens for")
+    device = weight.device if known else next(module.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(weight.shape[0], (rows, length), generator=generator).to(weight.device)
+    return torch.randint(size, (rows, length), generator=generator).to(device)

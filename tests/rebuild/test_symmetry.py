@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from surgeon.errors import VerifyError
 from surgeon.graph import Axis, Graph, Group, Layout, Mode, Parameter, Site
+from surgeon.rebuild.forward import probe_tokens
 from surgeon.rebuild.symmetry import prove, randomised
 from tests.handmade import llama_graph
 
@@ -100,6 +102,13 @@ def test_weights_are_needed():
     module = llama()
     with pytest.raises(VerifyError, match="meta device"):
         prove(module.to("meta"), llama_graph(module.config))
+
+
+def test_probe_tokens_come_from_the_config_where_there_are_several_embeddings():
+    module = torch.nn.Linear(2, 3)
+    module.config = types.SimpleNamespace(vocab_size=7)
+    assert probe_tokens(module).shape == (3, 23)
+    assert probe_tokens(module).max() == 6
 
 
 def test_tokens_need_an_embedding():
