@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.forked import forked
 from benchmarks.zoo import TASKS, Unbuildable, families, specimen
+from benchmarks.zoo.derive import Variant, tiny_fields
 from benchmarks.zoo.layers import chosen_layers, resampled
 from benchmarks.zoo.running import plainly_run, proof_inputs
 from benchmarks.zoo.sizes import SIZES, size_of
@@ -64,6 +65,24 @@ def test_what_no_variant_builds_says_what_each_met(monkeypatch):
     monkeypatch.setattr(found.model_class, "_from_config", refuse)
     with pytest.raises(Unbuildable, match="plain: ValueError: no such thing"):
         specimen(found)
+
+
+def test_a_config_class_that_refuses_its_own_defaults_is_told(monkeypatch):
+    found = family("causal/llama")
+
+    def refuse(*_, **__):
+        raise ValueError("no such width")
+
+    monkeypatch.setattr(found.config_class, "__init__", refuse)
+    with pytest.raises(Unbuildable, match="default config: ValueError: no such width"):
+        specimen(found)
+
+
+def test_a_window_of_pixels_holds_patches_still():
+    default = family("image_text/qwen2_5_vl").config_class()
+    config = type(default)(**tiny_fields(default, Variant())).vision_config
+    assert config.hidden_size == SIZES.hidden
+    assert config.window_size // config.patch_size // config.spatial_merge_size > 0
 
 
 def test_field_names_tell_what_they_count():
