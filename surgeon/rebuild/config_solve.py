@@ -212,6 +212,7 @@ def _ledger(
             field=path_text(p), old=_json(old.get(p)), new=_json(new[p]), why=_why(fields[p], target, value)
         )
         for p, value in changes.items()
+        if p in new  # entries of dropped blocks are gone
     ]
     for depth in space.depths:
         if entry(config, depth.path) == depth.blocks:
