@@ -102,9 +102,7 @@ def test_gradients_of_what_blocks_share_are_refused(small_llama, samples):
         gather_streamed(view, BLOCKS, (), samples, [Gradient((PARAMS[0],))])
 
 
-@pytest.mark.parametrize(
-    "criterion", [{"criterion": "taylor", "order": "param_mix"}, "gblm"], ids=str
-)
+@pytest.mark.parametrize("criterion", [{"criterion": "taylor", "order": "param_mix"}, "gblm"], ids=str)
 def test_a_plan_by_gradients_that_is_streamed_is_the_same(folder, criterion):
     ids = torch.randint(3, 53, (5, 12), generator=torch.Generator().manual_seed(0)).tolist()
     step = {"op": "remove", "select": {"kind": ["ffn"]}, "keep": {"fraction": 0.67}, "criterion": criterion}
