@@ -42,7 +42,12 @@ _PRODUCTS: dict[Any, tuple[int, int]] = {
 _GROUPED = ("aten::_grouped_mm", "transformers::grouped_mm_fallback")
 """Products of rows sorted by slice with a 3-D factor; the third argument says where each slice ends."""
 
-_COPIES = (_aten._to_copy.default, _aten.clone.default, _aten.contiguous.default)
+_COPIES = (
+    _aten._to_copy.default,
+    _aten.clone.default,
+    _aten.contiguous.default,
+    _aten.masked_fill.Scalar,  # a router of which the view silences some experts
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -165,7 +165,7 @@ def test_tensors_that_blocks_share_are_refused():
     tied = type(built)(built.shapes, {name: "model.layers.0.mlp.up_proj.weight"}, built.numbers)
     planned = {**built.shapes, name: (30, 60)}
     with pytest.raises(InfeasibleError, match=r"up_proj.weight is one tensor with model.layers.0"):
-        per_layer._check_differences(planned, tied)
+        per_layer._check_differences(planned, tied.shapes, tied)
 
 
 def test_the_modeling_file_is_small_and_knows_nothing_of_surgeon():
