@@ -49,7 +49,16 @@ class Subject:
         """The model with weights that matter, on its way to a checkpoint."""
         assert self.graph is not None
         model = randomised(self.specimen.model).to(torch.float32)
+        _as_stock_makes_them(model, self.specimen.model)
         return Trip(self.specimen.family, model, self.graph, self.tokens)
+
+
+def _as_stock_makes_them(model: PreTrainedModel, whole: PreTrainedModel) -> None:
+    """Give back the tensors that no checkpoint holds: stock transformers computes them when it loads."""
+    own, now = whole.state_dict(), model.state_dict()
+    with torch.no_grad():
+        for name in own.keys() & set(whole._keys_to_ignore_on_save or ()):
+            now[name].copy_(own[name])
 
 
 def examine(family: Family, stages: tuple[str, ...], report: Report, sizes: Sizes = SIZES) -> None:

@@ -17,6 +17,7 @@ from surgeon.errors import RebuildError
 from surgeon.graph import Graph
 from surgeon.rebuild.config_tree import (
     Path,
+    entry,
     keyed_beside,
     leaves,
     lists_beside,
@@ -215,9 +216,11 @@ def _builds(depth: Depth, config: PreTrainedConfig, kept: Sequence[int]) -> bool
 
 def _reaches_block(path: Path, config: PreTrainedConfig, depth: Depth, whole: Signature) -> bool:
     """Whether another value in the list's last entry changes anything in the last block."""
-    entries = {place[-1]: value for place, value in leaves(config).items() if place[:-1] == path}
+    entries = entry(config, path)
+    assert isinstance(entries, list)
     last = entries[depth.blocks - 1]
-    for value in {v for v in entries.values() if v != last} | ({last * 2} if type(last) is int else set()):
+    others = [value for at, value in enumerate(entries) if value != last and value not in entries[:at]]
+    for value in [*others, last * 2] if type(last) is int else others:
         try:
             other = measure(vary(config, {(*path, depth.blocks - 1): value}))
         except RebuildError:
