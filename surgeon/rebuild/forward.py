@@ -92,8 +92,12 @@ def in_dtype_or_own(compute: Callable[[torch.dtype | None], T], dtype: torch.dty
 
 
 def call_with(module: nn.Module, tensors: Mapping[str, Tensor], *args: object, **kwargs: object) -> object:
-    """Call `module`, run the plain way, with `tensors` in the place of its own; others keep theirs."""
-    with plain_execution(module, experts="eager"):
+    """Call `module`, run the plain way, with `tensors` in the place of its own; others keep theirs.
+
+    What a forward pass draws at random (a diffusion model's canvas) is the same in every call.
+    """
+    with plain_execution(module, experts="eager"), torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
         return functional_call(module, dict(tensors), args, kwargs, tie_weights=True)
 
 
