@@ -150,9 +150,9 @@ class Filled(Lazy):
         return tensor.index_fill(self.filled, torch.from_numpy(self.positions).to(tensor.device), self.value)
 
 
-def swap(tensor: Lazy, one: int, two: int) -> Lazy:
-    """Two dims swapped; of what was swapped so, the tensor itself."""
-    one, two = one % tensor.ndim, two % tensor.ndim
+def swap(tensor: Lazy, dim0: int, dim1: int) -> Lazy:
+    """Two dims, called as torch calls them, swapped; of what was swapped so, the tensor itself."""
+    one, two = dim0 % tensor.ndim, dim1 % tensor.ndim
     if one == two:
         return tensor
     if isinstance(tensor, Swapped) and tensor.swapped == {one, two}:

@@ -25,6 +25,7 @@ def stored(name="a", shape=(4, 3)):
 
 FUNCTIONS = {
     "transpose": lambda t: torch.transpose(t, 0, 1),
+    "transpose by name": lambda t: torch.transpose(t, dim0=0, dim1=1),
     "cat": lambda t: torch.cat([t, torch.mul(t, 2)], dim=0),
     "stack": lambda t: torch.stack([t, torch.add(t, 1)], dim=0).flatten(0, 1),
     "chunk": lambda t: torch.chunk(t, 2, dim=0)[0],
