@@ -28,6 +28,10 @@ class LossGradient(Statistic):
         names = dict.fromkeys(one.tied_to or one.name for one in found if not one.buffer)
         return replace(self, params=tuple(names))
 
+    def wider(self) -> Self:
+        """That of all parameters."""
+        return replace(self, params=None)
+
     def among(self, observation: Observation) -> Iterator[tuple[str, Tensor]]:
         """The gradients of one batch that this is about."""
         for name, gradient in observation.gradients.items():

@@ -32,18 +32,19 @@ class Statistics:
         object.__setattr__(self, "results", MappingProxyType(frozen))
 
     def get(self, key: Statistic) -> Mapping[str, Tensor]:
-        """The result of `key`.
+        """The result of `key`, or of a wider measurement that holds it.
 
         Raises:
             SurgeonError: `key` was not measured.
         """
-        if key not in self.results:
+        found = self.results.get(key, self.results.get(key.wider()))
+        if found is None:
             measured = ", ".join(sorted(str(known) for known in self.results)) or "nothing"
             raise SurgeonError(
                 f"statistic {key} was not measured; this run measured {measured}",
                 hint="declare it in needs()",
             )
-        return self.results[key]
+        return found
 
     def on(self, device: str) -> Statistics:
         """The same run, with all results on `device`."""

@@ -102,6 +102,10 @@ class Statistic(ABC):
         """The same measurement, no further than a step needs it that works on `groups`."""
         return self
 
+    def wider(self) -> Statistic:
+        """The measurement whose result holds this one's, itself unless it is narrowed."""
+        return self
+
     @abstractmethod
     def collector(self, run: Run) -> Collector:
         """A fresh Collector for `run`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
+import re
 from pathlib import Path
 
 import pytest
@@ -37,12 +37,14 @@ def test_what_is_let_go_makes_room(tmp_path):
 
 def test_what_waits_in_files_is_not_in_memory(tmp_path):
     def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(re.search(r"RssAnon:\s+(\d+)", status)[1])
 
     waiting, before = Waiting(0, tmp_path), resident()
-    kept = [waiting.keep(torch.full((1 << 20,), float(place))) for place in range(64)]  # 256 MB
+    # 252 MB in tensors so large that the allocator gives each back at once, whatever the heap is like.
+    kept = [waiting.keep(torch.full((10 << 20,), float(place))) for place in range(6)]
     assert resident() - before < 64e6
-    assert [float(tensor[7]) for tensor in kept] == list(range(64))
+    assert [float(tensor[7]) for tensor in kept] == list(range(6))
 
 
 def test_no_room_is_one_message(tmp_path):
