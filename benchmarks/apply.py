@@ -1,9 +1,10 @@
 """What `surgeon apply` costs, as a ratio to ``cp -r`` of the same checkpoint in the same run.
 
 ``python -m benchmarks.apply --work DIR`` generates the checkpoints, plans the jobs once, then takes turns:
-``cp``, the plan carried out without and with proof, each a fresh process. Time is given by the clock and by
-the processor (which a busy machine does not stretch as much), memory as the system saw it at its peak. Peers
-are commands given by ``--peer NAME=COMMAND`` with ``{model}`` and ``{out}`` in them.
+``cp``, the job, ``cp`` of what it wrote, each a fresh process that begins when the disk has nothing to do.
+Time is given by the clock and by the processor (which a busy machine does not stretch as much), as the median
+and as the least of all turns, memory as the system saw it at its peak. Peers are commands given by
+``--peer NAME=COMMAND`` with ``{model}`` and ``{out}`` in them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import shlex
 import shutil
 import statistics
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.generated import SHAPES, generate
+from benchmarks.launched import Took, took
 from surgeon.api.plan import plan_report
 
 DROP = {"op": "drop_blocks", "keep": {"fraction": 0.75}, "criterion": "tail"}
@@ -103,49 +104,55 @@ def _commands(shape: str, model: Path, options: argparse.Namespace) -> dict[str,
 def _measure(
     shape: str, name: str, model: Path, command: Sequence[str], out: Path, repeats: int
 ) -> dict[str, object]:
-    """Medians over turns of ``cp`` of the model, the command, and ``cp`` of what it wrote."""
-    took: dict[str, list[tuple[float, float, int]]] = {"cp": [], "job": [], "cp_result": []}
-    size = sum(file.stat().st_size for file in model.iterdir())
+    """Turns of ``cp`` of the model, the command, and ``cp`` of what it wrote."""
+    turns: dict[str, list[Took]] = {"cp": [], "job": [], "cp_result": []}
+    copied = out.with_name("copied")
     written = 0
     for _ in range(repeats):
-        copied = out.with_name("copied")
-        took["cp"].append(_timed(("cp", "-r", str(model), str(copied))))
+        turns["cp"].append(_rested(("cp", "-r", str(model), str(copied))))
         shutil.rmtree(copied)
-        took["job"].append(_timed([part.replace("{out}", str(out)) for part in command]))
-        written = sum(file.stat().st_size for file in out.iterdir())
-        took["cp_result"].append(_timed(("cp", "-r", str(out), str(copied))))
+        turns["job"].append(_rested([part.replace("{out}", str(out)) for part in command]))
+        written = _size(out)
+        turns["cp_result"].append(_rested(("cp", "-r", str(out), str(copied))))
         shutil.rmtree(copied)
         shutil.rmtree(out)
-    clock = {what: statistics.median(one[0] for one in turns) for what, turns in took.items()}
-    cpu = {what: statistics.median(one[1] for one in turns) for what, turns in took.items()}
-    peak = max(one[2] for one in took["job"])
+    peak = max(one.peak_bytes for one in turns["job"])
     return {
         "shape": shape,
         "job": name,
-        "bytes": size,
+        "bytes": _size(model),
         "written": written,
-        "seconds": round(clock["job"], 2),
-        "cp_seconds": round(clock["cp"], 2),
-        "ratio_to_cp": round(clock["job"] / clock["cp"], 2),
-        "ratio_to_cp_of_result": round(clock["job"] / clock["cp_result"], 2),
-        "cpu_ratio_to_cp": round(cpu["job"] / cpu["cp"], 2),
-        "cpu_ratio_to_cp_of_result": round(cpu["job"] / cpu["cp_result"], 2),
+        **_times(turns, "median", statistics.median),
+        **_times(turns, "least", min),
         "peak_bytes": peak,
-        "peak_of_checkpoint": round(peak / size, 3),
+        "peak_of_checkpoint": round(peak / _size(model), 3),
     }
 
 
-def _timed(command: Sequence[str]) -> tuple[float, float, int]:
-    """Seconds by the clock and of the processor, and peak memory in bytes, of a process."""
-    began = time.monotonic()
-    null = os.open(os.devnull, os.O_WRONLY)
-    actions = [(os.POSIX_SPAWN_DUP2, null, 1)]
-    child = os.posix_spawnp(command[0], list(command), os.environ, file_actions=actions)
-    _, status, usage = os.wait4(child, 0)
-    os.close(null)
-    if status:
-        raise SystemExit(f"failed with {os.waitstatus_to_exitcode(status)}: {shlex.join(command)}")
-    return time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+def _rested(command: Sequence[str]) -> Took:
+    """What a command takes once nothing waits to be written to the disk."""
+    os.sync()
+    return took(command)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def _times(
+    turns: dict[str, list[Took]], name: str, of: Callable[[list[float]], float]
+) -> dict[str, dict[str, float]]:
+    """Seconds of the job and of ``cp``, and their ratios, by the clock and by the processor."""
+    found = {}
+    for how in ("seconds", "cpu_seconds"):
+        job, cp, result = (of([getattr(one, how) for one in turns[what]]) for what in turns)
+        found[f"{name}_{how}"] = {
+            "job": round(job, 2),
+            "cp": round(cp, 2),
+            "to_cp": round(job / cp, 2),
+            "to_cp_of_result": round(job / result, 2),
+        }
+    return found
 
 
 if __name__ == "__main__":
