@@ -6,40 +6,21 @@ for. One block at a time is held.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from surgeon.calibrate.junction import Junction
+from surgeon.calibrate.training import Lesson
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.errors import SurgeonError
-from surgeon.rebuild.forward import call_with
 
-__all__ = ["ExpertTarget", "expert_targets"]
-
-
-@dataclass(frozen=True, eq=False)
-class ExpertTarget:
-    """One batch: a call of the module of the experts, routing included, and what it should return."""
-
-    part: nn.Module
-    args: tuple
-    kwargs: Mapping[str, Any]
-    target: Tensor
-
-    def given(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """What the module gives with `tensors` by local name in place; differentiable."""
-        given = call_with(self.part, tensors, *self.args, **self.kwargs)
-        if not isinstance(given, Tensor):
-            raise SurgeonError(f"{type(self.part).__name__} gives {type(given).__name__}, and no tensor")
-        return given
+__all__ = ["expert_targets"]
 
 
 def expert_targets(
     outlet: str, original: tuple[Walk, Forward], cut: tuple[Walk, Forward]
-) -> tuple[ExpertTarget, ...]:
+) -> tuple[Lesson, ...]:
     """One for every batch; both walks stand before the Block of the experts.
 
     The target is what the module gives now, plus what the stream behind it lacks of the original's.
@@ -73,7 +54,7 @@ def expert_targets(
                 hint="repair: refit, or leave these experts out",
             )
         lacking = ((aim.state - have.state) / have.scale).reshape(have.own.shape)
-        found.append(ExpertTarget(part, *calls[0], have.own + lacking))
+        found.append(Lesson(part, *calls[0], have.own + lacking))
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
 """Operation ``distil_experts``: a short training of the kept experts toward the original, block by block.
 
 What `repair: refit` solves for in the last matrices alone is here followed by gradients in all tensors of
-the experts. Not here: the loop (`expert_training`), and training of whole models.
+the experts. Not here: the loop (`surgeon.calibrate.training`), and training of whole models.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from torch import Tensor
 
 from surgeon.calibrate.expert_targets import expert_targets
 from surgeon.calibrate.experts import Experts, experts_of
+from surgeon.calibrate.training import Schedule, divided, train
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph, Selector
 from surgeon.operations.expert_fusing import expert_tensors
-from surgeon.operations.expert_training import Training, train
 from surgeon.operations.operation import Operation, Proposal, operations
 from surgeon.operations.state import State
 from surgeon.operations.walks import Walks
 from surgeon.plan import Assign, Cuts, cuts_of
 
 __all__ = ["DistilExperts"]
+
+_LOOKS = 10
+"""How often the held-out error is looked at."""
 
 
 @operations.register("distil_experts")
@@ -104,18 +107,16 @@ class DistilExperts(Operation):
         names = _own_tensors(state.graph, experts, path)
         now = {name.removeprefix(f"{path}."): state.weights.get(name) for name in names}
         free = {name.removeprefix(f"{path}."): _kept(state.graph, name, cuts) for name in names}
-        targets = expert_targets(experts.outlet, walks.original(), walks.cut())
-        like = targets[0].target
-        wide = {name: tensor.to(like) for name, tensor in now.items()}
-        how = Training(self.steps, self.lr, self.seed, self.held_out)
+        lessons = expert_targets(experts.outlet, walks.original(), walks.cut())
+        like = lessons[0].target
         stage = f"distil {experts.axis}"
         with torch.no_grad():
             trained = train(
-                targets,
-                wide,
-                {name: mask.to(like.device) for name, mask in free.items()},
-                how,
+                *divided(lessons, self.held_out, self.seed),
+                {name: tensor.to(like) for name, tensor in now.items()},
+                Schedule(self.steps, self.lr, max(self.steps // _LOOKS, 1), seed=self.seed),
                 lambda done: state.trial().told(stage, done, self.steps),
+                {name: mask.to(like.device) for name, mask in free.items()},
             )
         note = f"{experts.axis}: held-out error {trained.before:.4g} to {trained.after:.4g} of the target"
         return {f"{path}.{name}": new.to(now[name]) for name, new in trained.tensors.items()}, note

@@ -1,6 +1,6 @@
 """Operation ``replace``: runs of Blocks become one Block each, trained to give what the run gave.
 
-Not here: which runs (`choosing`), the training itself (`surgeon.calibrate.block_fit`), and runs that become
+Not here: which runs (`choosing`), the training itself (`surgeon.calibrate.training`), and runs that become
 a linear map (`linear_run`).
 """
 
@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from surgeon.calibrate.block_fit import Fitted, Schedule, fit_block
+from surgeon.calibrate.training import Lesson, Schedule, Trained, divided, train
 from surgeon.errors import InfeasibleError
 from surgeon.graph.strict import Strict
 from surgeon.operations.bridging import bridged, gaps_of
@@ -23,7 +23,6 @@ from surgeon.operations.stack_state import block_params
 from surgeon.operations.state import State
 from surgeon.operations.walks import Walks
 from surgeon.plan import Assign
-from surgeon.rebuild.execution import plain_execution
 
 __all__ = ["Replace", "Training"]
 
@@ -51,11 +50,10 @@ class Training(Strict):
     seed: int = 0
     """Orders the samples."""
 
-    def schedule(self) -> Schedule:
-        """For `fit_block`."""
-        return Schedule(
-            self.epochs, self.rate, self.decay, self.held_out, self.patience, self.seed & 0xFFFFFFFF
-        )
+    def schedule(self, batches: int) -> Schedule:
+        """For as many batches an epoch."""
+        steps = self.epochs * batches
+        return Schedule(steps, self.rate, batches, self.patience, self.decay, self.seed)
 
 
 @operations.register("replace")
@@ -136,19 +134,20 @@ class Replace(BlockChoice):
         for place, end in sorted(gaps.items()):
             name = walks.blocks[place]
             walks.advance_to(name)
-            fitted = self._fit(state, walks, name, end)
+            fitted, epochs = self._fit(state, walks, name, end)
             new = _in_dtype({f"{name}.{tail}": tensor for tail, tensor in fitted.tensors.items()}, state)
             walks.put(new)
             args = {"run": list(walks.blocks[place : end + 1]), **self.training.model_dump(mode="json")}
             edits += [Assign(param, "replace.layer", args, state.step) for param in new]
             values |= new
             notes.append(
-                f"{name} learnt {end - place + 1} blocks: error {fitted.before:.4g} before, "
-                f"{fitted.after:.4g} after {fitted.epochs} epochs"
+                f"{name} learnt {end - place + 1} blocks: held-out error {fitted.before:.4g} to "
+                f"{fitted.after:.4g} of the target after {epochs} epochs"
             )
         return Proposal(tuple(edits), notes=tuple(notes), values=values)
 
-    def _fit(self, state: State, walks: Walks, name: str, end: int) -> Fitted:
+    def _fit(self, state: State, walks: Walks, name: str, end: int) -> tuple[Trained, int]:
+        """New tensors of a Block, and the epochs that they took."""
         walk, forward = walks.cut()
         inside = _below(name, walks.in_force())
         trained = [param.removeprefix(f"{name}.") for param in block_params(state.graph, name)]
@@ -156,18 +155,20 @@ class Replace(BlockChoice):
         own = dict(block.named_parameters(remove_duplicate=False))
         start = {t: inside.get(t, own[t]) for t in trained if own[t].is_floating_point()}
         fixed = {tail: tensor for tail, tensor in inside.items() if tail not in start}
-        targets = walks.original_behind(end)
-        calls = [walk.call(forward, number) for number in range(len(walk.batches))]
-        with plain_execution(walk.module, experts="eager"):
-            return fit_block(
-                block,
-                start,
-                fixed,
-                calls,
-                targets,
-                self.training.schedule(),
-                lambda done, total: walks.bench.told(f"train {name}", done, total),
-            )
+        lessons = [
+            Lesson(block, *walk.call(forward, number), target, fixed)
+            for number, target in enumerate(walks.original_behind(end))
+        ]
+        used, held = divided(lessons, self.training.held_out, self.training.seed)
+        schedule = self.training.schedule(len(used))
+        fitted = train(
+            used,
+            held,
+            start,
+            schedule,
+            lambda done: walks.bench.told(f"train {name}", done, schedule.steps),
+        )
+        return fitted, fitted.steps // len(used)
 
 
 def _in_dtype(values: dict[str, Tensor], state: State) -> dict[str, Tensor]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from surgeon.calibrate.expert_targets import ExpertTarget
-from surgeon.errors import InfeasibleError, SurgeonError
+from surgeon.errors import InfeasibleError
 from surgeon.operations import operations
-from surgeon.operations.expert_training import Training, train
 from surgeon.plan import cuts_of
 from surgeon.rebuild import apply_plan, compare, probe_tokens
 from tests.operations.test_remove_experts import GROUPED, PLAIN, outputs, remove, state
@@ -75,37 +73,3 @@ def test_other_kinds_are_refused():
     _, before = state(PLAIN)
     with pytest.raises(InfeasibleError, match="of kind ffn, and only experts are distilled"):
         distil(select={"kind": "ffn"}).run(before)
-
-
-class Scale(torch.nn.Module):
-    """One number times what comes in."""
-
-    def __init__(self):
-        super().__init__()
-        self.by = torch.nn.Parameter(torch.ones(2))
-
-    def forward(self, x):
-        return x * self.by
-
-
-def test_the_loop_finds_the_minimum_and_leaves_alone_what_is_not_free():
-    part, told = Scale(), []
-    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
-    targets = [ExpertTarget(part, (x[i : i + 10],), {}, 3 * x[i : i + 10]) for i in range(0, 40, 10)]
-    free = {"by": torch.tensor([True, False])}
-    done = train(targets, {"by": part.by.detach()}, free, Training(400, 0.1, 0, 0.25), told.append)
-    assert done.tensors["by"][0] == pytest.approx(3, rel=1e-3)
-    assert done.tensors["by"][1] == 1
-    assert done.before == pytest.approx(4 / 9)
-    assert done.after < done.before
-    assert told[-1] == 400
-
-
-def test_a_module_that_gives_no_tensor_is_an_error():
-    class Pair(Scale):
-        def forward(self, x):
-            return x, x
-
-    target = ExpertTarget(Pair(), (torch.ones(1, 2),), {}, torch.ones(1, 2))
-    with pytest.raises(SurgeonError, match="gives tuple, and no tensor"):
-        target.given({})

@@ -39,7 +39,7 @@ def test_a_block_learns_its_run(dense, state):
     assert after.plan.dropped == ("model.layers.3", "model.layers.4")
     assert {name.rpartition("layers.")[2].split(".")[0] for name in after.plan.assigned} == {"2"}
     assert len(after.plan.assigned) == 9
-    assert record.notes[0].startswith("model.layers.2 learnt 3 blocks: error ")
+    assert record.notes[0].startswith("model.layers.2 learnt 3 blocks: held-out error ")
     ids = state.trial().samples.ids
     goal, _ = states(dense, ids, {})
     learnt, _ = states(dense, ids, {n: v.to(torch.float64) for n, v in after.plan.values.items()})
