@@ -8,6 +8,7 @@ widths (`config_probe`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
@@ -246,13 +247,20 @@ def _keyed(depth: Depth, config: PreTrainedConfig, whole: Signature) -> tuple[Pa
 def _counts_of_first(
     depth: Depth, config: PreTrainedConfig, blocks: Sequence[str], whole: Signature
 ) -> tuple[Path, ...]:
-    """Numbers that, one less, change exactly the last of as many first blocks."""
+    """Numbers that, one less, change exactly the last of as many first blocks, and more leave it alone.
+
+    A width that only this block has, of as many heads as it has blocks up to it, changes it either way.
+    """
     found: list[Path] = []
     for path, value in leaves(config).items():
         beside = path[:-1] == depth.path[:-1] and path != depth.path
         if beside and type(value) is int and 0 < value <= len(blocks):
-            moved = _moved(config, {path: value - 1}, whole)
-            if moved and all(f"{name}.".startswith(f"{blocks[value - 1]}.") for name in moved):
+            last = f"{blocks[value - 1]}."
+            moved = {f"{name}.".startswith(last) for name in _moved(config, {path: value - 1}, whole)}
+            more = itertools.chain.from_iterable(
+                _moved(config, {path: other}, whole) for other in (value + 1, value * 2)
+            )
+            if moved == {True} and not any(f"{name}.".startswith(last) for name in more):
                 found.append(path)
     return tuple(found)
 

@@ -74,6 +74,24 @@ def test_a_cut_and_a_dropped_block_of_the_same_sort(hybrid):
     assert compare(module, small, plan, graph, TOKENS).require()
 
 
+def test_as_many_heads_as_blocks_count_no_blocks():
+    # One head less changes nothing but the third of three blocks, the only one with attention.
+    config = OlmoHybridConfig(
+        **{**SMALL, "num_attention_heads": 3, "num_key_value_heads": 3},
+        num_hidden_layers=3,
+        layer_types=["linear_attention", "linear_attention", "full_attention"],
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        linear_key_head_dim=6,
+        linear_value_head_dim=6,
+    )
+    module, graph, space = probed_config(config)
+    plan = Plan(graph.model_type, (DropBlock("model.layers.0", 0),))
+    small, ledger = apply_plan(module, plan, graph, space)
+    assert {row.field for row in ledger} == {"num_hidden_layers", "layer_types"}
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
 def test_a_sort_that_is_dropped_whole_binds_no_field():
     # One dense layer with an own width, then layers of experts: without it, nothing is that wide.
     config = Glm4MoeConfig(
