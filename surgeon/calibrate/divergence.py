@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from surgeon.calibrate.bench import Bench
 from surgeon.calibrate.gather import model_inputs
 from surgeon.calibrate.packing import Samples
+from surgeon.calibrate.tally import tally
 from surgeon.plan import Plan
 
 __all__ = ["divergences"]
@@ -29,15 +34,21 @@ def divergences(
     every = bench.samples
     count = len(every) if tokens is None else max(1, -(-tokens // every.ids.shape[1]))
     samples = Samples(every.ids[:count], every.mask[:count])
-    reference, views = bench.view(base), [bench.view(plan) for plan in plans]
-    totals, seen = [0.0] * len(views), 0
-    with bench.running():
-        for batch in samples.unpadded(max(1, _TOKENS // every.ids.shape[1])):
-            inputs = model_inputs(bench.module, batch)
-            log_p = reference(**inputs).logits.float().log_softmax(-1)
-            for place, view in enumerate(views):
-                log_q = view(**inputs).logits.float().log_softmax(-1)
-                totals[place] += float((log_p.exp() * (log_p - log_q)).double().sum())
-            seen += batch.ids.numel()
-            bench.told("measure divergences", min(seen, samples.ids.numel()), samples.ids.numel())
-    return tuple(total / seen for total in totals)
+    batches = tuple(samples.unpadded(max(1, _TOKENS // every.ids.shape[1])))
+
+    def each(views: Sequence[nn.Module], batch: Samples) -> Tensor:
+        inputs = model_inputs(bench.module, batch)
+        log_p = _log_probabilities(views[0], inputs)
+        return torch.stack([_moved(log_p, _log_probabilities(view, inputs)) for view in views[1:]])
+
+    sums = tally(bench, "divergences", (base, *plans), batches, each, "measure divergences")
+    seen = sum(batch.ids.numel() for batch in batches)
+    return tuple(total / seen for total in sums)
+
+
+def _log_probabilities(view: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+    return view(**inputs).logits.float().log_softmax(-1)
+
+
+def _moved(log_p: Tensor, log_q: Tensor) -> Tensor:
+    return (log_p.exp() * (log_p - log_q)).double().sum()

@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from surgeon.calibrate.bench import Bench
 from surgeon.calibrate.gather import model_inputs
 from surgeon.calibrate.packing import Samples
+from surgeon.calibrate.tally import tally
 from surgeon.plan import Plan
 
-__all__ = ["last_hidden", "mean_similarity"]
+__all__ = ["Likeness"]
 
 
-def last_hidden(bench: Bench, plan: Plan, samples: Samples) -> Iterator[Tensor]:
-    """What enters the model's head under `plan`, behind the final norm: one vector a sample."""
-    view = bench.view(plan)
-    find = getattr(bench.module, "get_output_embeddings", None)
-    head = find() if find is not None else None
-    for batch in samples.unpadded(1):
-        with bench.running():
-            yield _entering_head(view, head, model_inputs(bench.module, batch)).flatten()
+class Likeness:
+    """Compares the model under Plans that are tried with what it is under `base`, which runs once."""
 
+    def __init__(self, bench: Bench, base: Plan, samples: Samples) -> None:
+        self.bench, self.base = bench, base
+        self._batches = tuple(samples.unpadded(1))
+        self._known: dict[Samples, Tensor] = {}
 
-def mean_similarity(want: list[Tensor], got: Iterator[Tensor]) -> float:
-    """Mean over samples of the cosine of the flattened states (LaCo: Yang et al. 2024, arXiv 2402.11187)."""
-    pairs = zip(want, got, strict=True)
-    return float(
-        torch.stack([nn.functional.cosine_similarity(w, g, dim=0) for w, g in pairs]).double().mean()
-    )
+    def of(self, plan: Plan) -> float:
+        """Mean over samples of the cosine of the flattened states (LaCo: Yang et al. 2024, arXiv 2402.11187).
 
+        The states are those that enter the model's head, behind the final norm.
+        """
+        sums = tally(
+            self.bench, "likeness", (self.base, plan), self._batches, self._cosine, "compare final states"
+        )
+        return sums[0] / len(self._batches)
 
-def _entering_head(view: nn.Module, head: nn.Module | None, inputs: dict[str, Any]) -> Tensor:
-    if head is None:
-        return cast(Tensor, view(**inputs).last_hidden_state)
-    seen: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda part, args: seen.append(args[0]))
-    try:
-        view(**inputs)
-    finally:
-        handle.remove()
-    return seen[-1]
+    def _cosine(self, views: Sequence[nn.Module], batch: Samples) -> Tensor:
+        base, tried = views
+        if batch not in self._known:
+            self._known[batch] = self._entering_head(base, batch)
+        got = self._entering_head(tried, batch)
+        return nn.functional.cosine_similarity(self._known[batch], got, dim=0)[None]
+
+    def _entering_head(self, view: nn.Module, batch: Samples) -> Tensor:
+        """What enters the model's head, as one vector."""
+        inputs: dict[str, Any] = model_inputs(self.bench.module, batch)
+        find = getattr(self.bench.module, "get_output_embeddings", None)
+        head = find() if find is not None else None
+        if head is None:
+            return cast(Tensor, view(**inputs).last_hidden_state).flatten()
+        seen: list[Tensor] = []
+        handle = head.register_forward_pre_hook(lambda part, args: seen.append(args[0]))
+        try:
+            view(**inputs)
+        finally:
+            handle.remove()
+        return seen[-1].flatten()

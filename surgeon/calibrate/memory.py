@@ -1,4 +1,4 @@
-"""Memory: Statistics that were measured before need no run of the model."""
+"""Memory: what was measured before needs no run of the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.ranks import Ranks
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Statistic
-from surgeon.calibrate.store import PartialRun, Store, measured_on, statistic_key
+from surgeon.calibrate.store import PartialRun, Store, measured_on, statistic_key, tally_key
 from surgeon.plan import Plan
 
 __all__ = ["Memory"]
@@ -29,7 +29,7 @@ class Memory:
     """Statistics of one model, kept in a Store.
 
     `identity` says in words all that makes the model what it is; `device` is where results are wanted;
-    `interval` as for `PartialRun`. `runs` counts the runs of the model that were needed.
+    `interval` as for `PartialRun`. `runs` counts the runs over its text that were needed.
     """
 
     store: Store
@@ -70,6 +70,25 @@ class Memory:
         first = parts[-1]
         results = {key: found for part in parts for key, found in part.results.items()}
         return Statistics(results, first.samples, first.tokens, first.loss)
+
+    def tallied(
+        self,
+        asked: str,
+        plans: Sequence[Plan],
+        batches: Sequence[Samples],
+        each: object,
+        summed: Callable[[], Tensor],
+    ) -> Tensor:
+        """What was kept of the same sums, or what `summed` gives, which is kept; see `tally`."""
+        name, ranks = tally_key(self.model, asked, plans, batches, each), Ranks.now()
+        known = None if name is None else self.store.load(name)
+        if not ranks.union([asked] if known is None else []) and known is not None:
+            return known["sums"]
+        self.runs += 1
+        found = summed()
+        if name is not None and ranks.first:
+            self.store.save(name, {"sums": found})
+        return found
 
     def _read(self, key: Statistic, found: dict[str, Tensor]) -> Statistics:
         results = {n.removeprefix("of/"): t.to(self.device) for n, t in found.items() if n.startswith("of/")}

@@ -17,6 +17,7 @@ from torch import Tensor, distributed
 __all__ = ["Ranks"]
 
 T = TypeVar("T")
+Sum = TypeVar("Sum", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ class Ranks:
         """What any rank names."""
         return frozenset(name for part in self._all(sorted(names)) for name in part)
 
-    def total(self, number: float) -> float:
-        """The sum over ranks, the same on each."""
-        return sum(self._all(number))
+    def total(self, number: Sum) -> Sum:
+        """The sum over ranks, the same on each; a tensor lies on the CPU."""
+        first, *others = self._all(number)
+        return sum(others, first)
 
     def each(self, state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
         """The states of all ranks by number, one at a time in memory beside this rank's own."""

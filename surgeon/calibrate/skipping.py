@@ -19,6 +19,7 @@ from surgeon.calibrate.bench import Bench
 from surgeon.calibrate.gather import model_inputs, next_token_loss
 from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.stream import entering, replaced
+from surgeon.calibrate.tally import tally
 from surgeon.plan import DropBlock, Plan
 
 __all__ = ["Run", "losses_without", "losses_without_parts"]
@@ -29,8 +30,8 @@ Run = tuple[int, int]
 _TOKENS = 1024
 """Tokens of one batch; the logits of a large vocabulary are its largest tensor."""
 
-_Trial = tuple[int, int, nn.Module]
-"""A Run, and the model that goes on behind it."""
+_Trial = tuple[int, int, int]
+"""A Run, and which of the Plans the model is under behind it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +53,7 @@ def losses_without(
         blocks: the Stack's Blocks that `plan` leaves, in order.
         runs: what to skip, in places of `blocks`.
     """
-    view = bench.view(plan)
-    found = _tried(bench, view, blocks, [(*run, view) for run in runs])
+    found = _tried(bench, blocks, (plan,), [(*run, 0) for run in runs])
     return found[0], tuple(found[1:])
 
 
@@ -68,36 +68,45 @@ def losses_without_parts(
         blocks: the Stack's Blocks that `plan` leaves, in order.
         parts: the place of a Block in `blocks`, and its sublayer.
     """
-    trials = [(place, place, bench.view(plan.add([DropBlock(name, 0)]))) for place, name in parts]
-    return tuple(_tried(bench, bench.view(plan), blocks, trials)[1:])
+    plans = (plan, *(plan.add([DropBlock(name, 0)]) for _, name in parts))
+    trials = [(place, place, number) for number, (place, _) in enumerate(parts, 1)]
+    return tuple(_tried(bench, blocks, plans, trials)[1:])
 
 
-def _tried(bench: Bench, view: nn.Module, blocks: Sequence[str], trials: Sequence[_Trial]) -> list[float]:
-    """Mean loss as things are, then of each trial."""
-    parts = [bench.module.get_submodule(name) for name in blocks]
-    total, done = torch.zeros(len(trials) + 1, dtype=torch.float64), 0
-    with bench.running():
-        for batch in bench.samples.unpadded(max(1, _TOKENS // bench.samples.ids.shape[1])):
-            weight = batch.predicted
-            if weight:
-                losses = _losses(bench.module, view, parts, trials, batch)
-                total += weight * torch.tensor(losses, dtype=torch.float64)
-            done += len(batch)
-            bench.told(f"try {len(trials)} cuts of the depth", done, len(bench.samples))
-    return (total / bench.samples.predicted).tolist()
+def _tried(
+    bench: Bench, blocks: Sequence[str], plans: Sequence[Plan], trials: Sequence[_Trial]
+) -> list[float]:
+    """Mean loss under the first Plan, then of each trial."""
+
+    def each(views: Sequence[nn.Module], batch: Samples) -> Tensor:
+        if not batch.predicted:
+            return torch.zeros(len(trials) + 1)
+        parts = [bench.module.get_submodule(name) for name in blocks]
+        return batch.predicted * torch.tensor(
+            _losses(bench.module, views, parts, trials, batch), dtype=torch.float64
+        )
+
+    batches = tuple(bench.samples.unpadded(max(1, _TOKENS // bench.samples.ids.shape[1])))
+    asked = f"losses without {list(trials)} of {list(blocks)}"
+    sums = tally(bench, asked, plans, batches, each, f"try {len(trials)} cuts of the depth")
+    return [total / bench.samples.predicted for total in sums]
 
 
 def _losses(
-    module: nn.Module, view: nn.Module, parts: Sequence[nn.Module], trials: Sequence[_Trial], batch: Samples
+    module: nn.Module,
+    views: Sequence[nn.Module],
+    parts: Sequence[nn.Module],
+    trials: Sequence[_Trial],
+    batch: Samples,
 ) -> list[float]:
     """The loss as things are, then of each trial."""
     inputs = model_inputs(module, batch)
     seen: dict[int, _Passage] = {}
     with _watched(parts, seen):
-        losses = [float(next_token_loss(view(**inputs).logits, batch))]
+        losses = [float(next_token_loss(views[0](**inputs).logits, batch))]
     for first, after, other in trials:
         with _resumed(parts[:after], seen, seen[first].state):
-            losses.append(float(next_token_loss(other(**inputs).logits, batch)))
+            losses.append(float(next_token_loss(views[other](**inputs).logits, batch)))
     return losses
 
 

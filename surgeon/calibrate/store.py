@@ -22,7 +22,7 @@ from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.statistic import Collector, Statistic
 from surgeon.plan import Plan
 
-__all__ = ["PartialRun", "Store", "digest", "measured_on", "statistic_key"]
+__all__ = ["PartialRun", "Store", "digest", "measured_on", "statistic_key", "tally_key"]
 
 
 class Store(Protocol):
@@ -77,11 +77,32 @@ def statistic_key(on: str, statistic: Statistic) -> str | None:
     return json.dumps(said, sort_keys=True)
 
 
+def tally_key(
+    model: str, asked: str, plans: Sequence[Plan], batches: Sequence[Samples], code: object
+) -> str | None:
+    """The key of sums over `batches`: what is added up, by which code, on which model under which Plans."""
+    written = _code(code)
+    if written is None:
+        return None
+    tensors = {id(v): v for plan in plans for v in plan.values.values() if isinstance(v, Tensor)}
+    digests = {number: digest({"": tensor}) for number, tensor in tensors.items()}
+    said = {
+        "model": model,
+        "tally": asked,
+        "code": written,
+        "batches": digest({f"{place}": batch.ids for place, batch in enumerate(batches)}),
+        "masks": digest({f"{place}": batch.mask for place, batch in enumerate(batches)}),
+        "edits": [[repr(edit) for edit in plan.edits] for plan in plans],
+        "values": [{name: digests.get(id(v), "") for name, v in plan.values.items()} for plan in plans],
+    }
+    return json.dumps(said, sort_keys=True)
+
+
 @cache
-def _code(kind: type[Statistic]) -> str | None:
-    """SHA-256 of the file that defines a Statistic, as it was when first asked for."""
+def _code(kind: object) -> str | None:
+    """SHA-256 of the file that defines a class or function, as it was when first asked for."""
     try:
-        source = inspect.getsource(inspect.getmodule(kind) or kind)
+        source = inspect.getsource(inspect.getmodule(kind) or kind)  # type: ignore[arg-type]
     except (OSError, TypeError):
         return None
     return hashlib.sha256(source.encode()).hexdigest()

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from surgeon.calibrate.last_hidden import last_hidden, mean_similarity
+from surgeon.calibrate.last_hidden import Likeness
 from surgeon.calibrate.packing import Samples
 from surgeon.graph import BlockSelector
 from surgeon.operations.bridging import bridged, unfit_for_gaps
@@ -111,10 +111,9 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.now = self.begin
-        self.bench = self.begin.trial()
-        every = self.bench.samples
-        self.samples = Samples(every.ids[: self.step.probe], every.mask[: self.step.probe])
-        self.want = list(last_hidden(self.bench, self.begin.plan, self.samples))
+        bench = self.begin.trial()
+        samples = Samples(bench.samples.ids[: self.step.probe], bench.samples.mask[: self.step.probe])
+        self.likeness = Likeness(bench, self.begin.plan, samples)
 
     def run(self) -> None:
         """Try folds from the deep end down to `low`."""
@@ -155,7 +154,7 @@ class _Search:
             self.refused.append(Refused(axis=", ".join(blocks), reason=reason))
             return False
         edits, trial = self._trial(blocks)
-        similarity = mean_similarity(self.want, last_hidden(self.bench, trial.plan, self.samples))
+        similarity = self.likeness.of(trial.plan)
         accepted = similarity > self.step.threshold
         said = "accepted" if accepted else "rejected"
         self.notes.append(f"{blocks[0]} to {blocks[-1]}: similarity {similarity:.4f}, {said}")

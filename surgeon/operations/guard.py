@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor, nn
 
 from surgeon.calibrate import Bench, Samples, next_token_loss
 from surgeon.calibrate.divergence import divergences
 from surgeon.calibrate.gather import model_inputs
-from surgeon.calibrate.last_hidden import last_hidden, mean_similarity
+from surgeon.calibrate.last_hidden import Likeness
+from surgeon.calibrate.tally import tally
 from surgeon.evaluate.continuation import agreements, greedy
 from surgeon.graph.strict import Strict
 from surgeon.plan import Plan
@@ -53,8 +57,7 @@ class Guard(Strict):
         samples = Samples(every.ids[: self.samples], every.mask[: self.samples])
         whole = Plan(plan.model_type)
         if self.metric == "similarity":
-            want = list(last_hidden(bench, whole, samples))
-            return 1 - mean_similarity(want, last_hidden(bench, plan, samples))
+            return 1 - Likeness(bench, whole, samples).of(plan)
         if self.metric == "first_divergent_token":
             return self._lost(bench, plan, samples)
         if self.metric == "kl":
@@ -62,22 +65,23 @@ class Guard(Strict):
         return self._perplexity(bench, plan, samples)
 
     def _perplexity(self, bench: Bench, plan: Plan, samples: Samples) -> float:
-        view, total, tokens = bench.view(plan), 0.0, 0
-        with bench.running():
-            for batch in samples.unpadded(1):
-                logits = view(**model_inputs(bench.module, batch)).logits
-                mean = float(next_token_loss(logits, batch)) if batch.predicted else 0.0
-                total, tokens = total + mean * batch.predicted, tokens + batch.predicted
-        return math.exp(min(total / tokens, _LARGEST))
+        def each(views: Sequence[nn.Module], batch: Samples) -> Tensor:
+            logits = views[0](**model_inputs(bench.module, batch)).logits
+            mean = float(next_token_loss(logits, batch)) if batch.predicted else 0.0
+            return torch.tensor([mean * batch.predicted], dtype=torch.float64)
+
+        batches = tuple(samples.unpadded(1))
+        total = tally(bench, "guard: perplexity", (plan,), batches, each, "measure perplexity")[0]
+        return math.exp(min(total / sum(batch.predicted for batch in batches), _LARGEST))
 
     def _lost(self, bench: Bench, plan: Plan, samples: Samples) -> float:
-        view, original = bench.view(plan), bench.view(Plan(plan.model_type))
-        lost, count = 0.0, 0
-        with bench.running():
-            for batch in samples.unpadded(1):
-                prompt = model_inputs(bench.module, batch)["input_ids"]
-                prompt = prompt[:, : max(1, prompt.shape[1] // 2)]
-                agree = agreements(view, greedy(original, prompt, _CONTINUED), _CONTINUED)
-                lost += 1 - float(agree.long().cumprod(1).double().mean())
-                count += 1
-        return lost / count
+        def each(views: Sequence[nn.Module], batch: Samples) -> Tensor:
+            original, view = views
+            prompt = model_inputs(bench.module, batch)["input_ids"]
+            prompt = prompt[:, : max(1, prompt.shape[1] // 2)]
+            agree = agreements(view, greedy(original, prompt, _CONTINUED), _CONTINUED)
+            return 1 - agree.double().cumprod(1).mean()[None]
+
+        batches, plans = tuple(samples.unpadded(1)), (Plan(plan.model_type), plan)
+        lost = tally(bench, "guard: divergent tokens", plans, batches, each, "continue samples")
+        return lost[0] / len(batches)

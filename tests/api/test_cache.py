@@ -59,6 +59,47 @@ def test_another_ratio_runs_no_model(folder, tmp_path):
     assert same(half, alone)
 
 
+def test_measured_losses_serve_another_ratio(folder, tmp_path):
+    step = {"keep": {"fraction": 0.75}, "criterion": "obs", "allocation": {"allocation": "by_loss"}}
+    steps = [{"op": "remove", "select": {"kind": "ffn"}, "repair": "refit", **step}]
+    export = {"layout": "per_layer"}
+
+    def ran(fraction) -> set[str]:
+        stages: set[str] = set()
+        surgeon.plan(
+            folder,
+            {**RECIPE, "steps": steps, "export": export},
+            texts=[[3, 5, 7, 11, 13, 17, 19, 23], [2, 4, 8, 16, 32, 9, 18, 36]],
+            cache=tmp_path / "cache",
+            overrides=[f"steps.0.keep.fraction={fraction}", "steps.0.repair={repair: refit, target: layer}"],
+            progress=lambda stage, done, total: stages.add(stage),
+        )
+        return {stage for stage in stages if stage.startswith("measure")}
+
+    assert "measure divergences" in ran(0.75)
+    assert not ran(0.5)
+
+
+def test_a_search_for_fewer_layers_starts_where_the_last_one_ended(folder, tmp_path):
+    step = {"op": "drop_blocks", "keep": {"count": 2}, "criterion": "perplexity", "shots": "each"}
+
+    def tried(count) -> list[str]:
+        stages: list[str] = []
+        surgeon.plan(
+            folder,
+            {**RECIPE, "steps": [step]},
+            texts=[[3, 5, 7, 11, 13, 17, 19, 23], [2, 4, 8, 16, 32, 9, 18, 36]],
+            cache=tmp_path / "cache",
+            overrides=[f"steps.0.keep.count={count}"],
+            progress=lambda stage, done, total: stages.append(stage) if stage.startswith("try") else None,
+        )
+        return sorted(set(stages))
+
+    assert tried(2) == ["try 2 cuts of the depth"]
+    assert tried(2) == []
+    assert tried(1) == ["try 1 cuts of the depth"]
+
+
 def test_one_changed_weight_is_another_model(folder, tmp_path):
     planned(folder, tmp_path)
     file = next(folder.glob("*.safetensors"))
