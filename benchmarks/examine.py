@@ -108,12 +108,14 @@ def _trace(subject: Subject) -> dict[str, object]:
 def _proof_inputs(subject: Subject, model: PreTrainedModel) -> dict[str, Tensor]:
     """The last kind of input that a trace records, with images and sounds, if any; numbers at random.
 
-    Text alone is cut to few tokens. Placeholders and what describes an image stay as they are.
+    Text alone is cut to few tokens. Placeholders and what describes an image stay as they are. Fewer rows do,
+    where every input has its share of them.
     """
     recorded = recorded_inputs(subject.specimen.model)[-1]
     rows, length = subject.tokens.shape
     traced = len(next(iter(recorded.values())))
-    recorded = {name: value[: len(value) // traced * rows] for name, value in recorded.items()}
+    if all(len(value) % traced == 0 for value in recorded.values()):
+        recorded = {name: value[: len(value) // traced * rows] for name, value in recorded.items()}
     inputs: dict[str, Tensor] = {}
     for seed, (name, value) in enumerate(recorded.items()):
         if value.is_floating_point():

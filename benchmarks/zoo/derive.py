@@ -6,6 +6,7 @@ Not here: whether the result builds and runs (`specimen`).
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ __all__ = ["Variant", "tiny_fields", "unknown_fields"]
 
 _INT = re.compile(r"(?<![\[\w])int\b")
 _PLAIN_ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
+_PLACEHOLDERS = ("image_token_id", "video_token_id", "audio_token_id")
 _LARGE = 64
 """An integer that no rule knows is looked into from here on."""
 
@@ -86,6 +88,8 @@ def _shrunk(default: PreTrainedConfig, variant: Variant, special: dict[str, int]
             new = _integer(name, value, own, variant, special)
             if new != value:
                 changed[name] = new
+        elif value is None and name in _PLACEHOLDERS:
+            changed[name] = _special(name, variant.sizes.vocab, variant.sizes.vocab, special)
         elif value is None and variant.fill_unset:
             changed |= _filled(name, types.get(name, ""), own, variant)
         elif isinstance(value, (list, tuple)) and value and name.endswith(("_token_id", "_token_index")):
@@ -100,6 +104,7 @@ def _shrunk(default: PreTrainedConfig, variant: Variant, special: dict[str, int]
         if isinstance(layers, list):
             changed["layer_types"] = ["full_attention"] * len(layers)
     changed |= _parts_of_hidden(own, changed)
+    changed |= _resolutions(own, variant)
     if variant.narrow_lists:
         changed |= _narrowed(own, changed)
     changed |= _rotary(own, changed)
@@ -143,7 +148,14 @@ def _integer(
         return value
     if variant.lists == "default" and known[0] == "layers":
         return value
+    if known[0] == "ffn" and "vocab_size" not in own and value == 4 * _width(own):
+        return 4 * variant.sizes.hidden  # a tower, four states of which may be joined to one of this size
     return getattr(variant.sizes, known[0]) * _multiple(known[0], value, own)
+
+
+def _width(own: Mapping[str, object]) -> int:
+    value = own.get("hidden_size", own.get("d_model"))
+    return value if isinstance(value, int) else 0
 
 
 def _multiple(what: str, value: int, own: Mapping[str, object]) -> int:
@@ -182,6 +194,16 @@ def _narrowed(own: Mapping[str, object], changed: Mapping[str, object]) -> dict[
         if name not in changed and isinstance(value, (list, tuple)) and value and _whole(value)
         if min(value) >= 8 or (max(value) >= 32 and min(value) >= 4)
     }
+
+
+def _resolutions(own: Mapping[str, object], variant: Variant) -> dict[str, object]:
+    """Lists of heights and widths, in as many tiny pictures as they are in pictures."""
+    found: dict[str, object] = {}
+    for name, value in own.items():
+        if name.endswith("pinpoints") and isinstance(value, (list, tuple)) and value:
+            side = math.gcd(*(number for pair in value for number in pair))
+            found[name] = [[number // side * variant.sizes.image for number in pair] for pair in value]
+    return found
 
 
 def _whole(value: Sequence) -> bool:

@@ -20,6 +20,8 @@ from surgeon.trace.numbers import dim_sizes, unused_primes
 
 __all__ = ["data_sizes", "example_inputs", "further_inputs"]
 
+_ENCODED = ("encoder_hidden_states", "cross_attention_states", "encoder_outputs")
+
 
 def example_inputs(module: nn.Module) -> dict[str, torch.Tensor]:
     """Token ids for a language model: batch * length (and the decoder's length) of unused primes.
@@ -44,30 +46,44 @@ def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[Itera
     """Kinds of input that reach other parts of a language model than the token ids in `feed` do.
 
     Each kind in all the ways that the model may want it, of which one is enough, in the place of `feed`.
-    States of an encoder, for a decoder that can attend to one: [batch, length, width], with the width
-    of the token embedding. The segment of every token, a first token that all attend to. Images and
-    sounds, in several layouts.
+    States of an encoder, for a decoder that can attend to one. Ids of a second vocabulary. The segment of
+    every token, a first token that all attend to. Images, videos and sounds, in several layouts.
     """
     accepted = inspect.signature(module.forward).parameters
-    find = getattr(module, "get_input_embeddings", None)
-    weight = getattr(find() if find is not None else None, "weight", None)
-    if "encoder_hidden_states" in accepted and isinstance(weight, torch.Tensor):
-        batch, length = feed["input_ids"].shape
-        yield iter(
-            [
-                {
-                    **feed,
-                    "encoder_hidden_states": torch.zeros(batch, length, weight.shape[-1], dtype=weight.dtype),
-                }
-            ]
-        )
     ids = feed["input_ids"]
+    yield _encoder_states(module, accepted, feed)
+    yield ({**feed, **made} for made in _other_ids(accepted, ids))
     if "token_type_ids" in accepted:
         yield iter([{**feed, "token_type_ids": torch.zeros_like(ids)}])
     if "global_attention_mask" in accepted:
         first = (torch.arange(ids.shape[1]) == 0).to(ids.dtype).expand_as(ids).clone()
         yield iter([{**feed, "global_attention_mask": first}])
     yield from modality_inputs(module, feed)
+
+
+def _encoder_states(
+    module: nn.Module, accepted: Mapping[str, Any], feed: Mapping[str, Any]
+) -> Iterator[dict[str, torch.Tensor]]:
+    """States [batch, length, width] that a decoder attends to, of the width of its token embedding."""
+    if "decoder_input_ids" in feed:
+        return
+    find = getattr(module, "get_input_embeddings", None)
+    found = find() if find is not None else None
+    tables = [part.weight for part in found.modules() if isinstance(part, nn.Embedding)] if found else []
+    for name in _ENCODED if tables else ():
+        if name in accepted:
+            shape = (*feed["input_ids"].shape, tables[0].shape[-1])
+            yield {**feed, name: torch.zeros(shape, dtype=tables[0].dtype)}
+
+
+def _other_ids(accepted: Mapping[str, Any], ids: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
+    """Ids of a vocabulary beside that of the text, each with its mask."""
+    for name in accepted:
+        word = name.removesuffix("_input_ids")
+        if word not in (name, "decoder"):
+            mask = f"{word}_attention_mask"
+            made = {name: torch.zeros_like(ids)}
+            yield made | ({mask: torch.ones_like(ids)} if mask in accepted else {})
 
 
 def data_sizes(inputs: Mapping[str, Any], module: nn.Module) -> frozenset[int]:

@@ -8,7 +8,7 @@ Graph. The module is left as it was.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -103,12 +103,17 @@ def _record_the_rest(
     state: TraceState,
     values: Mapping[Value, Any],
 ) -> None:
-    """Run other kinds of input while parameters are untouched; of each kind the first that works."""
+    """Run other kinds of input while parameters are untouched; of each kind the first that reaches some."""
     for ways in further_inputs(module, feed):
-        read = {value.id for event in state.recorder.events for value in event.inputs}
-        if all(value.id in read for value in values):
+        untouched = {value.id for value in values} - _read(state.recorder)
+        if not untouched:
             return
-        next((extra for extra in ways if run(extra, optional=True) is None), None)
+        next((extra for extra in ways if run(extra, optional=True, wanted=untouched) is None), None)
+
+
+def _read(recorder: Recorder) -> set[int]:
+    """Every value that some op took in."""
+    return {value.id for event in recorder.events for value in event.inputs}
 
 
 def _attempt(
@@ -120,12 +125,18 @@ def _attempt(
     calls: list[Call],
     outputs: dict[str, Value],
     done: list[dict[str, Any]],
+    wanted: Set[int] | None = None,
 ) -> TraceError | None:
-    """One forward pass; where `optional`, one that fails leaves no event behind and is only returned."""
+    """One forward pass; where `optional`, one that fails leaves no event behind and is only returned.
+
+    So does one that reads none of the `wanted` values.
+    """
     recorder = state.recorder
     events, called, sizes = len(recorder.events), len(calls), state.data_sizes
     try:
         output = _forward(module, feed, state)
+        if wanted is not None and not wanted & _read(recorder):
+            raise TraceError("this forward pass reaches no parameter that others did not")
     except TraceError as error:
         if not optional:
             raise
