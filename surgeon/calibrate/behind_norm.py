@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surgeon.calibrate.gram import block_gram
+from surgeon.calibrate.gram import GramSum
 from surgeon.calibrate.junction import Junction
 from surgeon.calibrate.taps import Entering, Taps
 from surgeon.calibrate.walk import Forward, Walk
@@ -49,8 +49,7 @@ def bridge_behind_norm(
         entered.append(seen)
 
     taps.subscribe((param,), see)
-    gram = cross = torch.zeros((), dtype=torch.float64)
-    rows = 0
+    total = GramSum()
     for number, target in enumerate(targets):
         entered.clear()
         passed.clear()
@@ -70,8 +69,8 @@ def bridge_behind_norm(
         e = ((target - ends) / junction.scale).reshape(-1, ends.shape[-1]).double()
         e = torch.where(feature != 0, e / feature, 0)
         a = entered[0].rows_NF[:, kept.to(e.device)].double() * token
-        gram, cross, rows = gram + block_gram(a), cross + block_gram(a, e), rows + len(a)
-    return gram / rows, cross / rows
+        total.add(a, e)
+    return total.means()
 
 
 def _norm_behind(part: nn.Module, block: nn.Module, walk: Walk, forward: Forward) -> nn.Module | None:

@@ -7,12 +7,13 @@ Plan that is only tried. Nothing is loaded or read before it is asked for. Not h
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from surgeon.calibrate.gather import gather
 from surgeon.calibrate.memory import Memory
@@ -20,9 +21,10 @@ from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.ranks import Ranks
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Statistic
-from surgeon.calibrate.store import PartialRun
+from surgeon.calibrate.store import PartialRun, measured_on
 from surgeon.calibrate.streamed import gather_streamed
 from surgeon.calibrate.unfinished import Unfinished
+from surgeon.calibrate.walk import Keep, as_it_is
 from surgeon.graph import Graph
 from surgeon.plan import Plan
 from surgeon.rebuild import MaskedView, masked
@@ -60,7 +62,7 @@ class Bench:
         memory: Memory | None = None,
         streamed: bool = False,
         device: str | None = None,
-        keep: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        keep: Keep = as_it_is,
     ) -> None:
         self.graph = graph
         self.told = told
@@ -107,6 +109,14 @@ class Bench:
                 keys, self.samples, plan, lambda missing, partial: self._gathered(plan, missing, partial)
             )
         return found if self.device is None else found.on(self.device)
+
+    def unfinished(self, plan: Plan, said: str) -> Unfinished | None:
+        """Where a streamed run under `plan` is put aside; `said` is all else that it depends on."""
+        if self.memory is None or not self.streamed:
+            return None
+        on, ranks = measured_on(self.memory.model, self.samples, plan, "streamed"), Ranks.now()
+        key = json.dumps({"on": on, "said": said, "rank": [ranks.rank, ranks.size]}, sort_keys=True)
+        return Unfinished(self.memory.store, key, self.memory.interval)
 
     def _gathered(self, plan: Plan, keys: Collection[Statistic], partial: PartialRun | None) -> Statistics:
         stage = f"measure {', '.join(sorted({key.statistic for key in keys}))}"

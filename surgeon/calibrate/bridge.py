@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from surgeon.calibrate.gram import block_gram
+from surgeon.calibrate.gram import GramSum
 from surgeon.calibrate.junction import Junction
 from surgeon.calibrate.taps import Entering, Taps
 from surgeon.calibrate.walk import Forward, Walk
@@ -42,8 +41,7 @@ def bridge_gap(
         entered.append(seen)
 
     taps.subscribe((param,), see)
-    gram = cross = torch.zeros((), dtype=torch.float64)
-    rows = 0
+    total = GramSum()
     for number, target in enumerate(targets):
         entered.clear()
         junction = Junction(part, block)
@@ -60,8 +58,8 @@ def bridge_gap(
         a = entered[0].rows_NF[:, kept.to(e.device)]
         if len(a) != len(e):
             return None
-        gram, cross, rows = gram + block_gram(a), cross + block_gram(a, e), rows + len(a)
-    return gram / rows, cross / rows
+        total.add(a, e)
+    return total.means()
 
 
 def end_error(targets: Sequence[Tensor], walk: Walk, forward: Forward) -> float:

@@ -6,18 +6,19 @@ what enters the projection there. Streamed over tokens: only ``A^T A`` and ``A^T
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from surgeon.calibrate.gram import block_gram
+from surgeon.calibrate.gram import GramSum
 from surgeon.calibrate.junction import Junction
 from surgeon.calibrate.taps import Entering, Taps
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.errors import SurgeonError
 
-__all__ = ["StreamGap", "stream_gap"]
+__all__ = ["Aims", "StreamGap", "states_behind", "stream_gap"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,48 +34,68 @@ class StreamGap:
     joined: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Aims:
+    """States of a model behind a projection, and those that its Block ends on, batch by batch."""
+
+    behind: list[Tensor]
+    ends: list[Tensor]
+
+
+def states_behind(param: str, walk: Walk, forward: Forward) -> Aims:
+    """What the stream is behind the projection `param`, in the Block that `walk` stands before.
+
+    Raises:
+        SurgeonError: the projection did not run as the output of a module of its own.
+    """
+    part = walk.module.get_submodule(param.rpartition(".")[0])
+    aims = Aims([], [])
+    for number in range(len(walk.batches)):
+        junction, end = _behind(part, walk, forward, number)
+        aims.behind.append(walk.keep(_state(junction)))
+        aims.ends.append(walk.keep(end))
+    return aims
+
+
 def stream_gap(
-    param: str, kept: Tensor, constant: bool, original: tuple[Walk, Forward], cut: tuple[Walk, Forward]
+    param: str, kept: Tensor, constant: bool, aims: Sequence[Tensor], walk: Walk, forward: Forward
 ) -> StreamGap:
-    """Measure over all batches; both walks stand before the Block of the projection.
+    """Measure over all batches, before the Block of the projection.
 
     Args:
         param: the projection's matrix.
         kept: features of what enters that count, ascending.
         constant: append a feature that is always 1.
-        original: the walk whose states are aimed at.
-        cut: the walk whose states there are.
+        aims: the original's states behind the projection, batch by batch.
+        walk: the cut model, with the states that there are.
+        forward: runs the cut model.
 
     Raises:
         SurgeonError: the projection did not run as the output of a module of its own.
     """
-    module = cut[0].module
-    part = module.get_submodule(param.rpartition(".")[0])
+    part = walk.module.get_submodule(param.rpartition(".")[0])
     entered: list[Entering] = []
-    taps = Taps(module)
+    taps = Taps(walk.module)
     taps.subscribe((param,), entered.append)
-    gram = cross = torch.zeros((), dtype=torch.float64)
-    rows, joined = 0, False
-    for number in range(len(cut[0].batches)):
-        aim = _behind(part, original, number)
+    total, joined = GramSum(), False
+    for number, aim in enumerate(aims):
         handles = list(taps.attach())
         try:
             entered.clear()
-            have = _behind(part, cut, number)
+            have, _ = _behind(part, walk, forward, number)
         finally:
             for handle in handles:
                 handle.remove()
-        a, e = _rows(param, entered, aim, have, kept, constant)
-        gram, cross = gram + block_gram(a), cross + block_gram(a, e)
-        rows, joined = rows + len(a), have.joined
-    return StreamGap(gram / rows, cross / rows, joined)
+        total.add(*_rows(param, entered, aim, have, kept, constant))
+        joined = have.joined
+    return StreamGap(*total.means(), joined)
 
 
-def _behind(part: torch.nn.Module, walk: tuple[Walk, Forward], number: int) -> Junction:
-    junction = Junction(part, walk[0].module.get_submodule(walk[0].blocks[walk[0].at]))
+def _behind(part: nn.Module, walk: Walk, forward: Forward, number: int) -> tuple[Junction, Tensor]:
+    junction = Junction(part, walk.module.get_submodule(walk.blocks[walk.at]))
     with junction:
-        walk[0].run(walk[1], number)
-    return junction
+        end = walk.run(forward, number)
+    return junction, end
 
 
 def _state(junction: Junction) -> Tensor:
@@ -87,10 +108,10 @@ def _state(junction: Junction) -> Tensor:
 
 
 def _rows(
-    param: str, entered: list[Entering], aim: Junction, have: Junction, kept: Tensor, constant: bool
+    param: str, entered: list[Entering], want: Tensor, have: Junction, kept: Tensor, constant: bool
 ) -> tuple[Tensor, Tensor]:
     """A [tokens, features] and E [tokens, outputs] of one batch."""
-    want, got = _state(aim), _state(have)
+    got = _state(have)
     error = (want - got).reshape(-1, got.shape[-1]) / have.scale
     if len(entered) != 1 or entered[0].slices is not None or len(entered[0].rows_NF) != len(error):
         raise SurgeonError(

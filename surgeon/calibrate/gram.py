@@ -13,9 +13,10 @@ from surgeon.calibrate.consumers import consumer_params
 from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
 from surgeon.calibrate.summing import Summing
 from surgeon.calibrate.taps import Entering
+from surgeon.errors import SurgeonError
 from surgeon.graph import Graph, Group
 
-__all__ = ["Gram", "block_gram"]
+__all__ = ["Gram", "GramSum", "block_gram"]
 
 _BLOCK = 4096
 """Rows of one product; longer ones would lose digits of float32."""
@@ -50,6 +51,31 @@ class Gram(Statistic):
         return _Grams(self, run)
 
 
+class GramSum:
+    """``A^T A`` [features, features] and ``A^T E`` [features, outputs] over batches, added up in place."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._gram: Tensor | None = None
+        self._cross: Tensor | None = None
+
+    def add(self, a_NF: Tensor, e_NG: Tensor) -> None:
+        """One batch more."""
+        features, outputs = a_NF.shape[1], e_NG.shape[1]
+        if self._gram is None or self._cross is None:
+            self._gram = a_NF.new_zeros(features, features, dtype=torch.float64)
+            self._cross = a_NF.new_zeros(features, outputs, dtype=torch.float64)
+        _add_up(self._gram, _panels(a_NF))
+        _add_product(self._cross, a_NF, e_NG)
+        self.rows += len(a_NF)
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """``A^T A / n`` and ``A^T E / n``, float64; the sums themselves, which are used up."""
+        if self._gram is None or self._cross is None:
+            raise SurgeonError("nothing was measured", hint="calibration text with at least one sample")
+        return _mirrored(self._gram.div_(self.rows)), self._cross.div_(self.rows)
+
+
 def block_gram(rows_NF: Tensor, other_NG: Tensor | None = None) -> Tensor:
     """``X^T Y`` (or ``X^T X``) in float64, from products in float32 or wider of at most 4096 rows."""
     if other_NG is None:
@@ -57,11 +83,18 @@ def block_gram(rows_NF: Tensor, other_NG: Tensor | None = None) -> Tensor:
         return _mirrored(
             _add_up(rows_NF.new_zeros(features, features, dtype=torch.float64), _panels(rows_NF))
         )
+    return _add_product(
+        rows_NF.new_zeros(rows_NF.shape[1], other_NG.shape[1], dtype=torch.float64), rows_NF, other_NG
+    )
+
+
+def _add_product(total: Tensor, rows_NF: Tensor, other_NG: Tensor) -> Tensor:
+    """Add ``X^T Y`` to `total`, from products in float32 or wider of some rows and features at a time."""
     wide = torch.promote_types(rows_NF.dtype, torch.float32)
-    total = rows_NF.new_zeros(rows_NF.shape[1], other_NG.shape[1], dtype=torch.float64)
     for start in range(0, len(rows_NF), _BLOCK):
         x, y = (part[start : start + _BLOCK].to(wide) for part in (rows_NF, other_NG))
-        total += x.T @ y
+        for first in range(0, x.shape[1], _PANEL):
+            total[first : first + _PANEL] += x[:, first : first + _PANEL].T @ y
     return total
 
 

@@ -20,14 +20,11 @@ from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Statistic
 from surgeon.calibrate.unfinished import Unfinished
-from surgeon.calibrate.walk import Walk
+from surgeon.calibrate.walk import Keep, Walk, as_it_is
 from surgeon.errors import SurgeonError
 from surgeon.rebuild import MaskedView
 
 __all__ = ["gather_streamed"]
-
-Keep = Callable[[Tensor], Tensor]
-"""Gives a tensor of the same elements, which may wait in a file until it is read."""
 
 
 def gather_streamed(
@@ -39,7 +36,7 @@ def gather_streamed(
     *,
     batch_size: int = 1,
     progress: Callable[[int, int], None] | None = None,
-    keep: Keep = lambda tensor: tensor,
+    keep: Keep = as_it_is,
     unfinished: Unfinished | None = None,
 ) -> Statistics:
     """Measure `wanted` Block by Block; the loss is known after it where gradients are wanted.
@@ -63,7 +60,8 @@ def gather_streamed(
     _check_params(blocks, keys)
     single = any(key.gradients or key.per_sample for key in keys)
     held = {} if unfinished is None else unfinished.resume(keep)
-    walk = Walk.begin(view.module, tuple(blocks), samples, 1 if single else batch_size, view.fixed())
+    size = 1 if single else batch_size
+    walk = Walk.begin(view.module, tuple(blocks), samples, size, view.fixed(), keep)
     way = _Way(view, walk, keys, frozenset(dropped), keep, progress, unfinished, held)
     way.there()
     loss = way.back() if any(key.gradients for key in keys) else None

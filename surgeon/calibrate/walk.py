@@ -3,7 +3,8 @@
 The states that enter the current Block are held for every batch; a pass runs what stands before the
 Blocks (embeddings, masks, positions), steps over earlier Blocks, puts the stored state in, runs the Block
 and stops. Two walks side by side, of the original and of a cut model, show where they part. A model whose
-Blocks hand each other more than the residual stream is refused, by comparing with a whole run.
+Blocks hand each other more than the residual stream is refused, by comparing with a whole run. States wait
+where `keep` puts them.
 
 Not here: what is measured on the way (`gap`).
 """
@@ -22,13 +23,20 @@ from surgeon.calibrate.gather import model_inputs
 from surgeon.calibrate.packing import Samples
 from surgeon.errors import SurgeonError
 
-__all__ = ["Forward", "Walk"]
+__all__ = ["Forward", "Keep", "Walk", "as_it_is"]
 
 Forward = Callable[..., object]
 """Runs the module, or a masked view of it, on keyword inputs."""
+Keep = Callable[[Tensor], Tensor]
+"""Gives a tensor of the same elements, which may wait in a file until it is read."""
 
 _TOLERANCE = 1e-3
 """Largest difference, relative to the largest state, that rounding may make between the two ways to run."""
+
+
+def as_it_is(tensor: Tensor) -> Tensor:
+    """Keep it in memory."""
+    return tensor
 
 
 class _Stop(Exception):
@@ -65,26 +73,33 @@ class Walk:
     states: list[Tensor] = field(default_factory=list)
     shapes: list[_Shape] = field(default_factory=list)
     reference: list[Tensor] = field(default_factory=list)
+    keep: Keep = as_it_is
 
     @classmethod
     def begin(
-        cls, module: nn.Module, blocks: Sequence[str], samples: Samples, batch_size: int, forward: Forward
+        cls,
+        module: nn.Module,
+        blocks: Sequence[str],
+        samples: Samples,
+        batch_size: int,
+        forward: Forward,
+        keep: Keep = as_it_is,
     ) -> Walk:
         """Before the first Block.
 
         Raises:
             SurgeonError: a Block takes no state of the shape that it returns.
         """
-        walk = cls(module, tuple(blocks), tuple(samples.unpadded(batch_size)))
+        walk = cls(module, tuple(blocks), tuple(samples.unpadded(batch_size)), keep=keep)
         walk._learn(forward)
         for batch in walk.batches:
-            walk.states.append(walk._entering_first(forward, batch))
+            walk.states.append(keep(walk._entering_first(forward, batch)))
         return walk
 
     def beside(self, forward: Forward) -> Walk:
         """A walk of another version of the same model, before its first Block."""
-        other = Walk(self.module, self.blocks, self.batches, shapes=self.shapes)
-        other.states = [other._entering_first(forward, batch) for batch in self.batches]
+        other = Walk(self.module, self.blocks, self.batches, shapes=self.shapes, keep=self.keep)
+        other.states = [self.keep(other._entering_first(forward, batch)) for batch in self.batches]
         return other
 
     def run(self, forward: Forward, number: int) -> Tensor:
@@ -129,7 +144,7 @@ class Walk:
         Raises:
             SurgeonError: the states are not those of a whole run.
         """
-        self.go_on([self.run(forward, number) for number in range(len(self.batches))])
+        self.go_on([self.keep(self.run(forward, number)) for number in range(len(self.batches))])
 
     def go_on(self, states: list[Tensor]) -> None:
         """Take the current Block, which gave `states`, batch by batch.
@@ -157,7 +172,7 @@ class Walk:
             )
 
     def _learn(self, forward: Forward) -> None:
-        """One whole run on the first batch: how Blocks take and return the state, and all the states."""
+        """The first batch through all Blocks: how they take and return the state, and the states."""
         parts = [self.module.get_submodule(name) for name in self.blocks]
 
         def after(block: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
@@ -176,13 +191,12 @@ class Walk:
                     hint="repair: {repair: refit, target: layer}",
                 )
             self.shapes.append(_Shape(places[0], rest))
-            self.reference.append(self.shapes[-1].entering(args, kwargs).detach())
+            self.reference.append(self.keep(self.shapes[-1].entering(args, kwargs).detach()))
+            if len(self.shapes) == len(parts):
+                raise _Stop
 
-        with ExitStack() as stack, torch.no_grad():
-            for part in parts:
-                stack.callback(part.register_forward_hook(after, with_kwargs=True).remove)
-            stack.enter_context(_evaluating(self.module))
-            forward(**model_inputs(self.module, self.batches[0]))
+        hooks = [part.register_forward_hook(after, with_kwargs=True) for part in parts]
+        self._stopped(forward, self.batches[0], hooks)
 
     def _entering_first(self, forward: Forward, batch: Samples) -> Tensor:
         found: list[Tensor] = []

@@ -19,7 +19,7 @@ from surgeon.io.slices import Selection
 from surgeon.rebuild.lazy import Lazy, as_lazy, selection
 from surgeon.rebuild.tensors import stored_tensors
 
-__all__ = ["pieces_of"]
+__all__ = ["piece_of", "pieces_of"]
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -49,10 +49,11 @@ def pieces_of(
     if faults:
         listing = "\n".join(f"  {fault}" for fault in sorted(faults))
         raise RebuildError(f"{len(faults)} tensors do not fit {type(model).__name__}:\n{listing}")
-    return tuple(_piece(name, tensor, dtype) for name, tensor in to_disk(model, tensors).items())
+    return tuple(piece_of(name, tensor, dtype) for name, tensor in to_disk(model, tensors).items())
 
 
-def _piece(name: str, tensor: Lazy, dtype: torch.dtype | None) -> Piece:
+def piece_of(name: str, tensor: Lazy, dtype: torch.dtype | None = None) -> Piece:
+    """One tensor under its name on disk: copied where its bytes lie in a file, else computed in its turn."""
     if dtype not in (None, tensor.dtype) and tensor.is_floating_point():
         tensor = tensor.to(dtype)
     found = selection(tensor)

@@ -20,7 +20,7 @@ from surgeon.io.header import BITS
 from surgeon.io.slices import Files, Selection, put
 from surgeon.io.weights import INDEX, SINGLE
 
-__all__ = ["Piece", "Told", "unheard", "write_shards"]
+__all__ = ["Piece", "Told", "unheard", "write_file", "write_shards"]
 
 ALIGNED = 8
 DRAFT = ".draft"
@@ -98,6 +98,17 @@ def write_shards(
     return {name: found for name, found in sums.items() if found is not None}
 
 
+def write_file(file: Path, pieces: Iterable[Piece]) -> None:
+    """Write one file of tensors; it bears its name only when it is whole and on the disk."""
+    draft = file.with_name(f"{file.name}{DRAFT}")
+    try:
+        with Files() as files:
+            handle = _write_shard(draft, _aligned(pieces), files, lambda count: None)
+        _finish(handle, file, checksums=False, durable=True)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def _sources(shards: Sequence[Sequence[Piece]]) -> set[Path]:
     contents = (piece.content for shard in shards for piece in shard)
     return {content.source.file for content in contents if isinstance(content, Selection)}
@@ -118,8 +129,12 @@ def _split(pieces: Sequence[Piece], shard_size: int) -> list[list[Piece]]:
             size = 0
         shards[-1].append(piece)
         size += piece.nbytes
-    # The widest elements first, so that every tensor begins where its elements are aligned.
-    return [sorted(shard, key=lambda piece: -BITS[piece.dtype]) for shard in shards]
+    return [_aligned(shard) for shard in shards]
+
+
+def _aligned(pieces: Iterable[Piece]) -> list[Piece]:
+    """The widest elements first, so that every tensor begins where its elements are aligned."""
+    return sorted(pieces, key=lambda piece: -BITS[piece.dtype])
 
 
 def _names(count: int) -> list[str]:

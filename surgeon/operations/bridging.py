@@ -19,22 +19,20 @@ import torch
 from torch import Tensor
 
 from surgeon.calibrate.behind_norm import bridge_behind_norm
+from surgeon.calibrate.bench import TOKENS
 from surgeon.calibrate.bridge import bridge_gap, end_error
-from surgeon.calibrate.gap import stream_gap
+from surgeon.calibrate.gap import states_behind, stream_gap
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.graph import BlockSelector, Graph, Stack
 from surgeon.operations.repairing import Mended
 from surgeon.operations.state import State
 from surgeon.plan import Assign, Plan, cuts_of, dropped_parts, gone_prefixes
 from surgeon.rebuild import masked
-from surgeon.repair import Cut, Gap, Repair
+from surgeon.repair import Along, Cut, Gap, Repair
 
 __all__ = ["bridged", "gaps_of", "unfit_for_gaps"]
 
 Mend = Callable[[Cut, Gap], Mapping[str, Tensor]]
-
-_TOKENS = 4096
-"""Tokens of one batch of a walk."""
 
 
 def unfit_for_gaps(repair: Repair) -> str | None:
@@ -151,6 +149,7 @@ class _Gaps:
         self.bench = self.state.trial()
         self.plan = self.state.plan
         self.notes: list[str] = []
+        self.apart: list[str] = []
 
     def tensor(self, name: str) -> Tensor:
         return self.state.weights.get(name)
@@ -161,31 +160,31 @@ class _Gaps:
     def grams(self, cuts: Sequence[Cut], constant: bool) -> Mapping[str, Tensor]:
         return {}
 
-    def along_stream(self, cuts: Sequence[Cut], constant: bool, mend: Mend) -> Mapping[str, Tensor]:
+    def along_stream(self, cuts: Sequence[Cut], constant: bool, mend: Mend) -> Along:
         """Gap by gap from the front; each repair changes what the next one starts from."""
         samples = self.bench.samples
-        size = max(1, _TOKENS // samples.ids.shape[1])
-        whole = masked(self.bench.module, Plan(self.plan.model_type), self.state.graph).fixed()
-        aim = Walk.begin(self.bench.module, self.blocks, samples, size, whole)
+        size, keep = max(1, TOKENS // samples.ids.shape[1]), self.bench.keep
+        whole = self._original(0)
+        aim = Walk.begin(self.bench.module, self.blocks, samples, size, whole, keep)
         have = aim.beside(self._forward(0))
         values: dict[str, Tensor] = {}
         for block, here in groupby(cuts, key=lambda cut: cut.block):
             place, own = self.blocks.index(block or ""), tuple(here)
             self._advance(have, place)
             while aim.at < self.ends.get(place, place - 1) + 1:
-                aim.advance(whole)
-            found = self._fitted(own, place, (aim, whole), have, mend)
+                aim.advance(self._original(aim.at))
+            found = self._fitted(own, place, aim, have, mend)
             if place in self.ends:
-                fewer = [self._fitted(own[-1:], place, (aim, whole), have, mend)] if len(own) > 1 else []
+                fewer = [self._fitted(own[-1:], place, aim, have, mend)] if len(own) > 1 else []
                 found = self._best([found, *fewer, {}], aim, have)
             values |= found
             self.fitted[place] = len(found)
             self.plan = self._with(found)
             self.bench.told("bridge gaps", place + 1, len(self.blocks))
-        return values
+        return Along(values, tuple(self.apart))
 
     def _fitted(
-        self, cuts: Sequence[Cut], place: int, aim: tuple[Walk, Forward], have: Walk, mend: Mend
+        self, cuts: Sequence[Cut], place: int, aim: Walk, have: Walk, mend: Mend
     ) -> dict[str, Tensor]:
         """New values of the projections of one Block, each fitted with the earlier ones in force."""
         values: dict[str, Tensor] = {}
@@ -195,7 +194,8 @@ class _Gaps:
                 note = f"what '{cut.param}' gives does not simply join the stream; left as it is"
                 self.notes = [*dict.fromkeys((*self.notes, note))]
             else:
-                values |= mend(cut, gap)
+                self.apart += [] if gap.joined else [cut.param]
+                values |= {name: self.bench.keep(new) for name, new in mend(cut, gap).items()}
         return values
 
     def _best(self, tried: Sequence[dict[str, Tensor]], aim: Walk, have: Walk) -> dict[str, Tensor]:
@@ -214,14 +214,15 @@ class _Gaps:
     def _with(self, values: Mapping[str, Tensor]) -> Plan:
         return self.plan.add([Assign(name, "repair") for name in values], values)
 
-    def _gap(self, cut: Cut, place: int, aim: tuple[Walk, Forward], have: Walk, plan: Plan) -> Gap | None:
+    def _gap(self, cut: Cut, place: int, aim: Walk, have: Walk, plan: Plan) -> Gap | None:
         """What the projection should add: up to the end of a gap, or to the original's own state."""
         kept, forward = torch.from_numpy(cut.kept), self._forward(place, plan)
         if place in self.ends:
-            found = bridge_gap(cut.param, kept, aim[0].states, have, forward)
-            found = found or bridge_behind_norm(cut.param, kept, aim[0].states, have, forward)
+            found = bridge_gap(cut.param, kept, aim.states, have, forward)
+            found = found or bridge_behind_norm(cut.param, kept, aim.states, have, forward)
             return None if found is None else Gap(*found)
-        behind = stream_gap(cut.param, kept, False, aim, (have, forward))
+        aims = states_behind(cut.param, aim, self._original(aim.at)).behind
+        behind = stream_gap(cut.param, kept, False, aims, have, forward)
         return Gap(behind.gram, behind.cross, behind.joined)
 
     def _advance(self, have: Walk, place: int) -> None:
@@ -230,6 +231,11 @@ class _Gaps:
                 have.step_over()
             else:
                 have.advance(self._forward(have.at))
+
+    def _original(self, at: int) -> Forward:
+        """The original, to run the Block at `at`."""
+        unused, here = self.blocks[:at] + self.blocks[at + 1 :], self.blocks[at : at + 1]
+        return masked(self.bench.module, Plan(self.plan.model_type), self.state.graph).fixed(unused, *here)
 
     def _forward(self, at: int, plan: Plan | None = None) -> Callable[..., object]:
         """The cut model, to run the Block at `at`."""

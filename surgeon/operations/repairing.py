@@ -13,6 +13,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from surgeon.calibrate import digest
+from surgeon.calibrate.bench import TOKENS
 from surgeon.calibrate.experts import experts_of
 from surgeon.calibrate.gap import stream_gap
 from surgeon.calibrate.gram import Gram
@@ -22,13 +24,13 @@ from surgeon.graph import Graph
 from surgeon.operations.state import State
 from surgeon.operations.walks import Walks
 from surgeon.plan import Assign, Edit, Plan
-from surgeon.repair import Cut, Gap, Repair, cuts_made
+from surgeon.repair import Along, Cut, Gap, Repair, cuts_made
 from surgeon.repair.refit import Refit
 
 __all__ = ["Mended", "fitted_together", "mended", "repaired"]
 
-_TOKENS = 4096
-"""Tokens of one batch of a walk."""
+_FITTED, _APART = "fitted/", "apart/"
+"""Marks of what was put aside: of one Block, and of a projection that was fitted to its own output."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def mended(repair: Repair, cuts: Sequence[Cut], before: State, cut: Plan) -> Men
         raise InfeasibleError(
             f"repair '{repair.repair}': {refusal}", hint="repair: {repair: refit, constant: false}"
         )
-    done = repair.mend(cuts, _Evidence(before, cut))
+    done = repair.mend(cuts, _Evidence(before, cut, repr(repair)))
     args = repair.model_dump(mode="json", exclude={"repair"})
     edits = tuple(Assign(name, f"repair.{repair.repair}", args, before.step) for name in done.values)
     return Mended(edits, dict(done.values), done.notes)
@@ -102,10 +104,11 @@ def fitted_together(repair: Repair, param: str, graph: Graph) -> bool:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """The State before the cut, and the Plan with it."""
+    """The State before the cut, the Plan with it, and the repair in words."""
 
     before: State
     cut: Plan
+    how: str
 
     def tensor(self, name: str) -> Tensor:
         return self.before.weights.get(name)
@@ -121,21 +124,53 @@ class _Evidence:
 
     def along_stream(
         self, cuts: Sequence[Cut], constant: bool, mend: Callable[[Cut, Gap], Mapping[str, Tensor]]
-    ) -> Mapping[str, Tensor]:
+    ) -> Along:
         if not cuts:
-            return {}
-        walks = Walks.begin(self.before, self.cut, _TOKENS)
-        values: dict[str, Tensor] = {}
+            return Along()
+        bench = self.before.trial()
+        unfinished = bench.unfinished(self.before.plan, self._said(cuts, constant))
+        held = {} if unfinished is None else unfinished.resume(bench.keep)
+        walks = Walks.begin(self.before, self.cut, TOKENS)
+        walks.take_up(held)
+        done: dict[str, dict[str, Tensor]] = {}
         for block, here in groupby(cuts, key=lambda cut: cut.block):
+            piece = f"{_FITTED}{block}"
+            if piece in held:
+                walks.put(_values(held[piece]))
+                done[piece] = held[piece]
+                continue
             walks.advance_to(block)
-            for cut in here:
-                kept, with_bias = torch.from_numpy(cut.kept), constant and cut.bias is not None
-                gap = stream_gap(cut.param, kept, with_bias, walks.original(), walks.cut())
-                found = mend(cut, Gap(gap.gram, gap.cross, gap.joined))
-                values |= found
-                walks.put(found)
+            done[piece] = {n: t for cut in here for n, t in self._fitted(walks, cut, constant, mend).items()}
+            if unfinished is not None:
+                unfinished.put_aside(done | walks.state())
             walks.told()
-        return values
+        if unfinished is not None:
+            unfinished.over()
+        fitted = {name: tensor for found in done.values() for name, tensor in found.items()}
+        apart = tuple(name.removeprefix(_APART) for name in fitted if name.startswith(_APART))
+        return Along(_values(fitted), apart)
+
+    def _fitted(
+        self, walks: Walks, cut: Cut, constant: bool, mend: Callable[[Cut, Gap], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """New tensors of one projection, which are in force from now on."""
+        kept, with_bias = torch.from_numpy(cut.kept), constant and cut.bias is not None
+        aims = walks.behind(cut.param)
+        gap = stream_gap(cut.param, kept, with_bias, aims, *walks.cut())
+        joined = gap.joined
+        found = {name: walks.bench.keep(new) for name, new in mend(cut, gap).items()}
+        walks.put(found)
+        return found if joined else {**found, f"{_APART}{cut.param}": torch.zeros(1)}
+
+    def _said(self, cuts: Sequence[Cut], constant: bool) -> str:
+        """What the fit depends on beside the model as it was, its text and how it is fitted."""
+        made = [(cut.param, cut.dim, cut.kept.tolist()) for cut in cuts]
+        values = {name: value for name, value in self.cut.values.items() if isinstance(value, Tensor)}
+        return repr((self.how, made, constant, self.cut.edits, digest(values)))
+
+
+def _values(fitted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in fitted.items() if not name.startswith(_APART)}
 
 
 def _params(cuts: Sequence[Cut]) -> tuple[str, ...]:

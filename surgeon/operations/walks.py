@@ -1,4 +1,7 @@
-"""Two walks side by side, of the original model and of the one that is being cut and repaired."""
+"""Two walks side by side, of the original model and of the one that is being cut and repaired.
+
+Each has one Block's weights in memory at a time, and what waits between Blocks is where the Bench keeps it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from surgeon.calibrate import Bench
+from surgeon.calibrate.gap import states_behind
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.graph import Graph
 from surgeon.operations.state import State
@@ -26,11 +30,12 @@ class Walks:
         self.graph = graph
         self.blocks = blocks or tuple(block.name for block in max(graph.stacks, key=len).blocks)
         self.plan = cut
-        samples = bench.samples
-        size = max(1, tokens // samples.ids.shape[1])
-        self._whole = masked(bench.module, Plan(cut.model_type), graph).fixed(self.blocks)
-        self._aim = Walk.begin(bench.module, self.blocks, samples, size, self._whole)
-        self._have = self._aim.beside(self._forward(0))
+        size = max(1, tokens // bench.samples.ids.shape[1])
+        self._whole = masked(bench.module, Plan(cut.model_type), graph)
+        start = self._whole.fixed(self.blocks)
+        self._aim = Walk.begin(bench.module, self.blocks, bench.samples, size, start, bench.keep)
+        self._have = self._aim.beside(masked(bench.module, cut, graph).fixed(self.blocks))
+        self._ends: list[Tensor] | None = None
 
     @classmethod
     def begin(cls, state: State, cut: Plan, tokens: int, blocks: tuple[str, ...] = ()) -> Walks:
@@ -45,7 +50,7 @@ class Walks:
         """Take the Blocks before the one called `block`."""
         while self.blocks[self._have.at] != block:
             if self._aim.at == self._have.at:
-                self._aim.advance(self._whole)
+                self._advance_original()
             if self.blocks[self._have.at] in self.plan.dropped:
                 self._have.step_over()
             else:
@@ -54,8 +59,14 @@ class Walks:
     def original_behind(self, place: int) -> list[Tensor]:
         """States of the original behind the Block at `place`, batch by batch; it may be ahead of the cut."""
         while self._aim.at <= place:
-            self._aim.advance(self._whole)
+            self._advance_original()
         return self._aim.states
+
+    def behind(self, param: str) -> list[Tensor]:
+        """States of the original behind a projection of the current Block, batch by batch."""
+        found = states_behind(param, *self.original())
+        self._ends = found.ends
+        return found.behind
 
     def entering(self, values: Mapping[str, Tensor]) -> list[Tensor]:
         """States that enter the first Block with these tensors."""
@@ -76,7 +87,7 @@ class Walks:
 
     def original(self) -> tuple[Walk, Forward]:
         """The original, before the current Block."""
-        return self._aim, self._whole
+        return self._aim, self._original(self._aim.at)
 
     def cut(self) -> tuple[Walk, Forward]:
         """The cut model, before the current Block."""
@@ -85,6 +96,30 @@ class Walks:
     def told(self) -> None:
         """Say that the current Block is repaired."""
         self.bench.told("repair", self._have.at + 1, len(self.blocks))
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """The states of both walks, as pieces to put aside."""
+        own = {f"original/{self._aim.at}": self._aim.states, f"cut/{self._have.at}": self._have.states}
+        return {piece: {str(n): t for n, t in enumerate(states)} for piece, states in own.items()}
+
+    def take_up(self, pieces: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Go on from what was put aside, if it holds such states."""
+        for sort, walk in (("original", self._aim), ("cut", self._have)):
+            for piece, states in pieces.items():
+                if piece.startswith(f"{sort}/"):
+                    walk.at = int(piece.rpartition("/")[2])
+                    walk.states = [states[str(number)] for number in range(len(states))]
+
+    def _advance_original(self) -> None:
+        if self._ends is None:
+            self._aim.advance(self._original(self._aim.at))
+        else:
+            self._aim.go_on(self._ends)
+        self._ends = None
+
+    def _original(self, at: int) -> Callable[..., object]:
+        """The original, to run the Block at `at`."""
+        return self._whole.fixed(self.blocks[:at] + self.blocks[at + 1 :], *self.blocks[at : at + 1])
 
     def _forward(self, at: int) -> Callable[..., object]:
         """The masked view under the Plan so far, to run the Block at `at`."""

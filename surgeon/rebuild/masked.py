@@ -22,7 +22,7 @@ from surgeon.plan import Cuts, Plan, cuts_of, dropped_parts, silent_params
 from surgeon.rebuild.absent import Absent
 from surgeon.rebuild.forward import all_tensors, call_with
 from surgeon.rebuild.kept_width import KeptWidth, Width
-from surgeon.rebuild.unread import Unread
+from surgeon.rebuild.unread import Unread, described_like
 
 __all__ = ["MaskedView", "masked"]
 
@@ -143,8 +143,9 @@ class MaskedView(nn.Module):
         if self._dtype is not None and tensor.is_floating_point():
             tensor = tensor.to(self._dtype)
         if name in self._values:
+            value = described_like(tensor, self._values[name])
             # The difference is zero, and carries the gradient to the parameter.
-            tensor = self._values[name].to(tensor) + (tensor - tensor.detach())
+            tensor = value if isinstance(tensor, Unread) else value + (tensor - tensor.detach())
         if name in self._silent:
             tensor = tensor * 0  # keeps the path for gradients, which are zero
         for dim, kept in self._cuts.get(name, {}).items():

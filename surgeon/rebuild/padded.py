@@ -21,6 +21,7 @@ from surgeon.plan import DropBlock, Keep, Plan, cuts_of, dropped_parts, gone_pre
 from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_probe import ConfigSpace
 from surgeon.rebuild.tensors import TensorSource
+from surgeon.rebuild.unread import described_like
 
 __all__ = ["ZeroedSource", "widened_plan"]
 
@@ -128,7 +129,7 @@ class ZeroedSource:
         value = self._values.get(name)
         tensor = self._source.get(name)
         if isinstance(value, Tensor):
-            tensor = value.detach().to(device=tensor.device, dtype=tensor.dtype)
+            tensor = described_like(tensor, value)
         if name in self._silent:
             return torch.zeros_like(tensor)
         for dim, kept in self._cuts.get(name, {}).items():

@@ -17,6 +17,7 @@ from surgeon.graph import Graph
 from surgeon.graph.layout import Positions
 from surgeon.plan import Plan, cuts_of, gone_modules
 from surgeon.rebuild.tensors import TensorSource
+from surgeon.rebuild.unread import described_like
 
 __all__ = ["members_of", "rebuild", "renamed"]
 
@@ -128,7 +129,7 @@ def _assigned(tensor: Tensor, name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor) or value.shape != tensor.shape:
         got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise RebuildError(f"the value assigned to '{name}' is {got}, the tensor is {list(tensor.shape)}")
-    return value.detach().to(device=tensor.device, dtype=tensor.dtype)
+    return described_like(tensor, value)
 
 
 def _cut(tensor: Tensor, dims: Mapping[int, Positions]) -> Tensor:

@@ -22,7 +22,7 @@ from surgeon.rebuild.lazy import Lazy, as_lazy
 from surgeon.rebuild.skeleton import load_into
 from surgeon.rebuild.tensors import TensorSource
 
-__all__ = ["Unread", "unread_module"]
+__all__ = ["Unread", "described_like", "unread_module"]
 
 PIECE = 1 << 27
 """Bytes of a weight that is read at once, where a function can be computed in pieces."""
@@ -91,6 +91,14 @@ def unread_module(
     """
     stream = ((name, Unread(as_lazy(source.get(name)), device)) for name in source.names())
     return cast(PreTrainedModel, load_into(blank, stream))
+
+
+def described_like(tensor: Tensor, value: Tensor) -> Tensor:
+    """`value` in the dtype of `tensor` and, where that is read at each use, cast at each use too."""
+    value = value.detach()
+    if isinstance(tensor, Unread):
+        return Unread(as_lazy(value), tensor.target).to(dtype=tensor.dtype)
+    return value.to(device=tensor.device, dtype=tensor.dtype)
 
 
 def _read(value: object) -> object:

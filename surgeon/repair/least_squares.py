@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["anchored", "ridge_of"]
+from surgeon.repair.cholesky import solve_in_place
+
+__all__ = ["anchored", "ridge_of", "ridge_step"]
 
 
 def ridge_of(gram: Tensor, ridge: float, constant: bool = False) -> Tensor:
@@ -13,6 +15,29 @@ def ridge_of(gram: Tensor, ridge: float, constant: bool = False) -> Tensor:
     diagonal = gram.diagonal()[:-1] if constant else gram.diagonal()
     strength = diagonal.mean().mul(ridge).expand(len(diagonal))
     return torch.cat([strength, strength.new_zeros(1)]) if constant else strength.clone()
+
+
+def ridge_step(gram: Tensor, error: Tensor, ridge: float, constant: bool = False) -> Tensor:
+    """``argmin_D |A D - E|^2 / n + λ |D|^2``, as ``(G + λI)^-1 A^T E / n``; 0 where nothing was measured.
+
+    Args:
+        gram: ``G = A^T A / n`` [features, features] float64; used up.
+        error: ``A^T E / n`` [features, outputs] float64; used up.
+        ridge: λ relative to the mean diagonal of `gram`.
+        constant: the last feature is 1 throughout; its row is the bias, and is not held back.
+
+    Returns:
+        D, [features, outputs] float64.
+    """
+    strength = ridge_of(gram, ridge, constant)
+    gram.diagonal().add_(strength)
+    alive = gram.diagonal() > 0
+    if bool(alive.all()):
+        return _solve(gram, error, ridge)
+    step = torch.zeros_like(error)
+    if bool(alive.any()):
+        step[alive] = _solve(gram[alive][:, alive], error[alive], ridge)
+    return step
 
 
 def anchored(gram: Tensor, cross: Tensor, anchor: Tensor, ridge: float, constant: bool = False) -> Tensor:
@@ -31,19 +56,12 @@ def anchored(gram: Tensor, cross: Tensor, anchor: Tensor, ridge: float, constant
         The weights, [features, outputs] float64.
     """
     g, w0 = gram.double(), anchor.double()
-    strength = ridge_of(g, ridge, constant)
-    alive = g.diagonal() + strength > 0
-    step = torch.zeros_like(w0)
-    if alive.any():
-        inner = (g + strength.diag())[alive][:, alive]
-        gap = (cross.double() - g @ w0)[alive]
-        step[alive] = (
-            torch.linalg.lstsq(inner, gap, driver="gelsd").solution if ridge == 0 else _solve(inner, gap)
-        )
-    return w0 + step
+    error = cross.double() - g @ w0
+    return w0 + ridge_step(g.clone() if g is gram else g, error, ridge, constant)
 
 
-def _solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solution of a symmetric positive definite system."""
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    return torch.linalg.solve(matrix, right) if bool(failed) else torch.cholesky_solve(right, factor)
+def _solve(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
+    """Solution of a symmetric system, which a ridge makes positive definite; both are used up."""
+    if ridge == 0:
+        return torch.linalg.lstsq(matrix, right, driver="gelsd").solution
+    return solve_in_place(matrix, right)

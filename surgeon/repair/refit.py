@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from surgeon.repair.cut import Cut
-from surgeon.repair.least_squares import anchored
+from surgeon.repair.least_squares import anchored, ridge_step
 from surgeon.repair.repair import Evidence, Gap, Repair, Repaired, repairs
 
 __all__ = ["Refit"]
@@ -53,23 +53,18 @@ class Refit(Repair):
             if cut.param in grams:
                 values |= self._to_layer(cut, grams[cut.param], evidence)
 
-        apart: list[str] = []
-
         def mend(cut: Cut, gap: Gap) -> Mapping[str, Tensor]:
-            apart.extend([] if gap.joined else [cut.param])
-            kept = torch.from_numpy(cut.kept).to(gap.gram.device)
-            anchor = self._matrix(cut, evidence)[0].to(gap.gram.device)[self._with_bias(kept, cut)]
-            solved = anchored(
-                gap.gram, gap.cross + gap.gram @ anchor, anchor, self.ridge, self._constant(cut)
-            )
-            return self._values(cut, solved[None], evidence)
+            step = ridge_step(gap.gram, gap.cross, self.ridge, self._constant(cut))
+            kept = self._with_bias(torch.from_numpy(cut.kept).to(step.device), cut)
+            step += self._matrix(cut, evidence)[0].to(step.device)[kept]
+            return self._values(cut, step[None], evidence)
 
-        values |= evidence.along_stream(streamed, self.constant, mend)
+        along = evidence.along_stream(streamed, self.constant, mend)
         notes = (
             *_note(alone if self.target == "stream" else (), "in no block: fitted to what they gave before"),
-            *_note(apart, "read by a norm before the stream: fitted to what they gave in the original"),
+            *_note(along.apart, "read by a norm before the stream: fitted to what they gave in the original"),
         )
-        return Repaired(values, notes)
+        return Repaired({**values, **along.values}, notes)
 
     def _to_layer(self, cut: Cut, gram: Tensor, evidence: Evidence) -> Mapping[str, Tensor]:
         """Fit one projection to what it gave with all its inputs."""

@@ -18,7 +18,7 @@ from surgeon.graph.strict import Strict
 from surgeon.registry import Registry
 from surgeon.repair.cut import Cut
 
-__all__ = ["Evidence", "Gap", "Repair", "Repaired", "repairs"]
+__all__ = ["Along", "Evidence", "Gap", "Repair", "Repaired", "repairs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +29,20 @@ class Gap:
     projection (a constant 1 appended where asked for), and E [tokens, outputs] the original's states
     minus the cut model's, behind the projection, in units of what the projection gives. `joined` is False
     where something else, a norm mostly, reads it before the stream does: E is then of its own output.
+    Both matrices may be written to by whoever gets them.
     """
 
     gram: Tensor
     cross: Tensor
     joined: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Along:
+    """New tensors by name, and the projections that were not `joined`."""
+
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    apart: tuple[str, ...] = ()
 
 
 class Evidence(Protocol):
@@ -53,7 +62,7 @@ class Evidence(Protocol):
 
     def along_stream(
         self, cuts: Sequence[Cut], constant: bool, mend: Callable[[Cut, Gap], Mapping[str, Tensor]]
-    ) -> Mapping[str, Tensor]:
+    ) -> Along:
         """Call `mend` for each projection in turn; what it returns is in force when the next is measured."""
         ...
 
