@@ -30,6 +30,7 @@ def replay(
     shard_size: str = "5GB",
     memory: str | None = None,
     device: str = "cpu",
+    cache: str | Path | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Cut the checkpoint `model` as the file `plan` says, prove the result, publish it as `out`.
@@ -43,6 +44,7 @@ def replay(
         shard_size: largest size of one file of weights.
         memory: size that the process may take; None: a share of what is free.
         device: where to compute.
+        cache: folder where the model's graph is kept and found again; None keeps none.
         progress: told what is going on.
 
     Raises:
@@ -57,9 +59,9 @@ def replay(
     export = Export(layout=layout)
     read = read_plan(plan)
     to_planned_family(subject, read)
-    known = traced(subject, progress, export)
+    known = traced(subject, progress, export, cache)
     if subject.add_biases(lacking_biases(read, known.graph)):
-        known = traced(subject, progress, export)
+        known = traced(subject, progress, export, cache)
     check_plan(read, known.graph, known.limits)
     read = read_plan(plan, known.graph)
     same_model(read, subject)

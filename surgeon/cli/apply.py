@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from surgeon.cli.arguments import Device, Json, Memory, Quick
+from surgeon.cli.arguments import Cache, Device, Json, Memory, NoCache, Quick
 from surgeon.cli.console import print_json, say
 from surgeon.cli.gauge import gauge
+from surgeon.cli.measurements import measurements
 from surgeon.cli.report import print_measured, print_steps
 
 __all__ = ["command"]
@@ -29,6 +30,8 @@ def command(
     ] = "5GB",
     memory: Memory = None,
     device: Device = "cpu",
+    cache: Cache = None,
+    no_cache: NoCache = False,
     json: Json = False,
 ) -> None:
     """Cut as planned, prove, publish."""
@@ -50,6 +53,7 @@ def command(
             shard_size=max_shard_size,
             memory=memory,
             device=device,
+            cache=measurements(cache, no_cache),
             progress=told,
         )
     if json:

@@ -45,6 +45,27 @@ def test_what_was_run_can_be_run_again_from_what_lies_beside_the_weights(publish
     assert (tmp_path / "replayed" / "model.safetensors").read_bytes() == wanted
 
 
+def test_a_replay_takes_up_the_graph_that_planning_kept(published, tmp_path):
+    model, out, _ = published
+    stages: list[str] = []
+
+    def replayed(name):
+        stages.clear()
+        replay(
+            out / "plan.json",
+            model=model,
+            out=tmp_path / name,
+            cache=tmp_path / "cache",
+            progress=lambda stage, done, total: stages.append(stage),
+        )
+        return (tmp_path / name / "model.safetensors").read_bytes()
+
+    first = replayed("first")
+    assert "trace" in stages
+    assert replayed("second") == first
+    assert "trace" not in stages
+
+
 def test_verify_a_folder_on_demand(published):
     model, out, _ = published
     comparison, checks = verify_folder(out, model)
