@@ -130,9 +130,6 @@ def _pieces(read: Mapping[str, Any], stored: Mapping[str, TensorHeader]) -> Iter
     for name, old, dims, shape in read["tensors"]:
         source = stored[old]
         kept = {int(dim): sets[number] for dim, number in dims.items()}
-        for dim, positions in kept.items():
-            if len(positions) and not (0 <= positions.min() and positions.max() < source.shape[dim]):
-                raise ValueError(f"'{old}' has no such positions")
         yield Piece(name, source.dtype, tuple(shape), Selection(source, kept))
 
 
