@@ -132,11 +132,12 @@ class _Grams(Summing):
         self.last = None
 
     def result(self) -> Mapping[str, Tensor]:
+        """The sums themselves are divided: two of them would be twice the largest tensor that there is."""
         found = {}
         for key, total in self.sums.items():
             part, _, name = key.partition("/")
             if part != "rows":
-                mean = _mirrored(total / self.sums[f"rows/{name}"].clamp(min=1))
+                mean = _mirrored(total.div_(self.sums[f"rows/{name}"].clamp(min=1)))
                 found[name] = mean if part == "stack" else mean[0]
         return found
 

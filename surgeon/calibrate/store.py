@@ -22,7 +22,7 @@ from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.statistic import Collector, Statistic
 from surgeon.plan import Plan
 
-__all__ = ["PartialRun", "Store", "digest", "measured_on", "statistic_key", "tally_key"]
+__all__ = ["PartialRun", "Store", "code_of", "digest", "measured_on", "statistic_key", "tally_key"]
 
 
 class Store(Protocol):
@@ -70,7 +70,7 @@ def statistic_key(on: str, statistic: Statistic) -> str | None:
 
     None where its code cannot be read, as of a class typed at a prompt: then nothing says what it measures.
     """
-    code = _code(type(statistic))
+    code = code_of(type(statistic))
     if code is None:
         return None
     said = {"on": on, "statistic": statistic.statistic, "key": repr(statistic), "code": code}
@@ -81,7 +81,7 @@ def tally_key(
     model: str, asked: str, plans: Sequence[Plan], batches: Sequence[Samples], code: object
 ) -> str | None:
     """The key of sums over `batches`: what is added up, by which code, on which model under which Plans."""
-    written = _code(code)
+    written = code_of(code)
     if written is None:
         return None
     tensors = {id(v): v for plan in plans for v in plan.values.values() if isinstance(v, Tensor)}
@@ -99,8 +99,8 @@ def tally_key(
 
 
 @cache
-def _code(kind: object) -> str | None:
-    """SHA-256 of the file that defines a class or function, as it was when first asked for."""
+def code_of(kind: object) -> str | None:
+    """SHA-256 of the file that defines a class or function, when first asked for; None where it has none."""
     try:
         source = inspect.getsource(inspect.getmodule(kind) or kind)  # type: ignore[arg-type]
     except (OSError, TypeError):

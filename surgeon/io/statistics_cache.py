@@ -28,7 +28,7 @@ LIMIT = 20 * 10**9
 """Bytes that the folder may grow to."""
 FORGOTTEN = 3600
 """Seconds after which a file that was being written is taken for the leftover of a killed run."""
-MEASURING = ("calibrate", "evaluate", "rebuild", "graph", "plan")
+MEASURING = ("calibrate", "criteria", "evaluate", "rebuild", "repair", "graph", "plan")
 """Parts of this package whose code decides what a measurement is."""
 
 

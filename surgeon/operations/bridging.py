@@ -157,7 +157,9 @@ class _Gaps:
     def means(self, cuts: Sequence[Cut]) -> Mapping[str, Tensor]:
         return {}
 
-    def grams(self, cuts: Sequence[Cut], constant: bool) -> Mapping[str, Tensor]:
+    def by_gram(
+        self, cuts: Sequence[Cut], constant: bool, mend: Callable[[Cut, Tensor], Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
         return {}
 
     def along_stream(self, cuts: Sequence[Cut], constant: bool, mend: Mend) -> Along:

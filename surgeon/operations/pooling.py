@@ -8,10 +8,11 @@ from math import lcm
 import numpy as np
 
 from surgeon.calibrate import Statistics
-from surgeon.criteria import Criterion, channels, trainable
-from surgeon.errors import InfeasibleError, SurgeonError
+from surgeon.criteria import Criterion, Scores, channels, trainable
+from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph, Group
 from surgeon.operations.pool import Depth, Member, Pool
+from surgeon.operations.scoring import scores_of, scores_of_all
 from surgeon.operations.state import State
 from surgeon.plan import gone_groups, kept_of, unit_cost
 
@@ -43,8 +44,8 @@ def make_pools(
         InfeasibleError: tied Groups differ already, or are smaller than `multiple_of`.
         SurgeonError: the criterion does not give one score an index.
     """
-    statistics = state.statistics(criterion.needs(), groups)
-    members = {group.name: scored(state, group, criterion, statistics) for group in groups}
+    scores = scores_of_all(state, groups, criterion)
+    members = {group.name: _member(state, group, scores[group.name]) for group in groups}
     pools = []
     for names in state.limits.tied(tuple(members)):
         width = channels(trainable(members[names[0]].group, state.graph))
@@ -69,12 +70,10 @@ def scored(state: State, group: Group, criterion: Criterion, statistics: Statist
     Raises:
         SurgeonError: the criterion does not give one score an index.
     """
-    scores = criterion.score(trainable(group, state.graph), state.weights, statistics)
-    if len(scores) != group.size:
-        raise SurgeonError(
-            f"criterion '{criterion.criterion}' gave {len(scores)} scores for "
-            f"'{group.name}', which has {group.size} indices"
-        )
+    return _member(state, group, scores_of(state, group, criterion, statistics))
+
+
+def _member(state: State, group: Group, scores: Scores) -> Member:
     left = kept_of(state.plan, group)
     return Member(
         group,

@@ -13,8 +13,9 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from surgeon.calibrate import digest
+from surgeon.calibrate import Statistics, digest
 from surgeon.calibrate.bench import TOKENS
+from surgeon.calibrate.condensed import Condensed
 from surgeon.calibrate.experts import experts_of
 from surgeon.calibrate.gap import stream_gap
 from surgeon.calibrate.gram import Gram
@@ -116,10 +117,23 @@ class _Evidence:
     def means(self, cuts: Sequence[Cut]) -> Mapping[str, Tensor]:
         return self._measured(InputMoment("mean", _params(cuts)))
 
-    def grams(self, cuts: Sequence[Cut], constant: bool) -> Mapping[str, Tensor]:
-        return self._measured(Gram(constant, _params(cuts)))
+    def by_gram(
+        self, cuts: Sequence[Cut], constant: bool, mend: Callable[[Cut, Tensor], Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        gram = Gram(constant, _params(cuts))
 
-    def _measured(self, key: InputMoment | Gram) -> Mapping[str, Tensor]:
+        def make(found: Statistics) -> Mapping[str, Tensor]:
+            grams = found.get(gram)
+            return {
+                n: t for cut in cuts if cut.param in grams for n, t in mend(cut, grams[cut.param]).items()
+            }
+
+        streamed = self.before.bench is not None and self.before.bench.streamed
+        if not streamed or any(cut.block is None for cut in cuts):
+            return make(self.before.statistics({gram})) if cuts else {}
+        return self._measured(Condensed((gram,), self._said(cuts, constant), make))
+
+    def _measured(self, key: InputMoment | Condensed) -> Mapping[str, Tensor]:
         return self.before.statistics({key}).get(key) if key.params else {}
 
     def along_stream(

@@ -47,11 +47,7 @@ class Refit(Repair):
         """New weights, and biases where `constant`."""
         streamed = [cut for cut in cuts if self.target == "stream" and cut.slices is None and cut.block]
         alone = [cut for cut in cuts if cut not in streamed]
-        grams = evidence.grams(alone, self.constant)
-        values: dict[str, Tensor] = {}
-        for cut in alone:
-            if cut.param in grams:
-                values |= self._to_layer(cut, grams[cut.param], evidence)
+        values = evidence.by_gram(alone, self.constant, lambda cut, gram: self._to_layer(cut, gram, evidence))
 
         def mend(cut: Cut, gap: Gap) -> Mapping[str, Tensor]:
             step = ridge_step(gap.gram, gap.cross, self.ridge, self._constant(cut))

@@ -56,8 +56,10 @@ class Evidence(Protocol):
         """Mean of what enters each projection before the cut, float64 [features] or [slices, features]."""
         ...
 
-    def grams(self, cuts: Sequence[Cut], constant: bool) -> Mapping[str, Tensor]:
-        """Gram matrices of what enters each projection before the cut, float64."""
+    def by_gram(
+        self, cuts: Sequence[Cut], constant: bool, mend: Callable[[Cut, Tensor], Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """Call `mend` with the Gram matrix of what enters each projection before the cut, float64."""
         ...
 
     def along_stream(

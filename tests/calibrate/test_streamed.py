@@ -17,6 +17,7 @@ from surgeon.calibrate.input_moment import InputMoment
 from surgeon.calibrate.squared_gradient import SquaredGradient
 from surgeon.calibrate.streamed import gather_streamed
 from surgeon.errors import SurgeonError
+from surgeon.io.waiting import Waiting
 from surgeon.plan import DropBlock, Keep, Plan
 from surgeon.rebuild import masked
 from surgeon.rebuild.unread import Unread
@@ -169,3 +170,27 @@ def test_a_repair_toward_the_stream_reads_from_disk_too(folder):
     assert plain.values
     for name, value in plain.values.items():
         torch.testing.assert_close(streamed.values[name], value, rtol=2e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "gblm"])
+def test_scores_are_made_where_gradients_are_measured(folder, monkeypatch, criterion):
+    """What waits between blocks is states and scores: nothing of the shape of a weight."""
+    kept: list[tuple[int, ...]] = []
+    monkeypatch.setattr(Waiting, "keep", lambda self, tensor: kept.append(tuple(tensor.shape)) or tensor)
+    ids = torch.randint(3, 53, (5, 12), generator=torch.Generator().manual_seed(0)).tolist()
+    step = {"op": "remove", "select": {"kind": ["ffn"]}, "keep": {"fraction": 0.67}, "criterion": criterion}
+    surgeon.plan(folder, {"surgeon": 1, "steps": [step]}, texts=[ids], stream=True)
+    assert (41,) in kept  # scores of 40 channels, and their spread
+    assert (1, 12, 48) in kept  # states
+    assert not {(48, 40), (40, 48)} & set(kept)
+
+
+def test_a_gram_matrix_does_not_wait_either(folder, monkeypatch):
+    kept: list[tuple[int, ...]] = []
+    monkeypatch.setattr(Waiting, "keep", lambda self, tensor: kept.append(tuple(tensor.shape)) or tensor)
+    ids = torch.randint(3, 53, (5, 12), generator=torch.Generator().manual_seed(0)).tolist()
+    repair = {"repair": "refit", "target": "layer"}
+    step = {"op": "remove", "select": {"kind": "ffn"}, "keep": {"fraction": 0.67}, "criterion": "magnitude"}
+    surgeon.plan(folder, {"surgeon": 1, "steps": [{**step, "repair": repair}]}, texts=[ids], stream=True)
+    assert (48, 40) in kept  # the fitted projection
+    assert (40, 40) not in kept
