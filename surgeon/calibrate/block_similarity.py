@@ -15,7 +15,10 @@ from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, 
 from surgeon.errors import SurgeonError
 from surgeon.graph import Graph, Group
 
-__all__ = ["BlockSimilarity"]
+__all__ = ["Between", "BlockSimilarity"]
+
+Between = Literal["cosine", "angular", "manhattan", "euclidean"]
+"""What lies between two states: how much they are alike (``cosine``), or how far they are apart."""
 
 
 @statistics.register("block_similarity")
@@ -25,12 +28,13 @@ class BlockSimilarity(Statistic):
 
     ``cosine`` as in ShortGPT (Men et al. 2024, arXiv 2403.03853), whose block influence is 1 minus it.
     ``angular`` is arccos(cosine)/pi, as in Gromov et al. (2024, arXiv 2403.17887), who take the last
-    token of each sample and spans of several Blocks. The name is that of the first Block of the run;
-    runs that would end beyond the last Block are absent.
+    token of each sample and spans of several Blocks. ``manhattan`` and ``euclidean`` are lengths of what
+    was added, beside ``cosine`` in Adapt-Pruner (Pan et al. 2025, arXiv 2502.03460). The name is that of
+    the first Block of the run; runs that would end beyond the last Block are absent.
     """
 
     statistic: ClassVar[str] = "block_similarity"
-    measure: Literal["cosine", "angular"] = "cosine"
+    measure: Between = "cosine"
     tokens: Literal["all", "last"] = "all"
     span: int = 1
     blocks: tuple[str, ...] = ()
@@ -86,6 +90,8 @@ class _Similarity(Collector):
 
     def _between(self, entering: Tensor, leaving: Tensor) -> Tensor:
         x, y = self._tokens(entering), self._tokens(leaving).to(entering.device)
+        if self.key.measure in ("manhattan", "euclidean"):
+            return torch.linalg.vector_norm(y - x, ord=1 if self.key.measure == "manhattan" else 2, dim=-1)
         cosine = nn.functional.cosine_similarity(x, y, dim=-1)
         return cosine if self.key.measure == "cosine" else cosine.clamp(-1, 1).arccos() / math.pi
 

@@ -33,6 +33,7 @@ class ExpertMatch(Statistic):
     """
 
     statistic: ClassVar[str] = "expert_match"
+    in_order: ClassVar[bool] = True
     tokens: int = 8192
     pairs: Pairs = ()
     sublayers: tuple[Sublayer, ...] = ()
@@ -51,40 +52,43 @@ class _Matches(AloneCollector):
         super().__init__(key.sublayers, key.tokens, run)
         self.pairs = dict(key.pairs)
 
-    def result(self) -> Mapping[str, Tensor]:
-        found = {}
-        for sublayer in self.sublayers:
-            pairs = self.pairs.get(sublayer.experts.axis, ())
-            if pairs:
-                found[sublayer.experts.axis] = torch.stack([self._match(sublayer, *p) for p in pairs])
-        return found
-
-    def _match(self, sublayer: Sublayer, one: int, other: int) -> Tensor:
-        """Correlations [features, features]."""
-        sums: list[Tensor] = []
-        for call in self.held(sublayer):
-            x_TF, y_TF = self._hidden(sublayer, call, one), self._hidden(sublayer, call, other)
-            if len(x_TF) != len(y_TF):
+    def add(self, sublayer: Sublayer, call: SublayerCall) -> None:
+        axis = sublayer.experts.axis
+        pairs = self.pairs.get(axis, ())
+        hidden = {e: self._hidden(sublayer, call, e) for e in sorted({e for pair in pairs for e in pair})}
+        for one, other in pairs:
+            if len(hidden[one]) != len(hidden[other]):
                 raise SurgeonError(
-                    f"experts {one} and {other} of '{sublayer.experts.axis}' do not run on the same tokens",
+                    f"experts {one} and {other} of '{axis}' do not run on the same tokens",
                     hint="align: weights",
                 )
-            both = torch.cat([x_TF, y_TF, x_TF.new_ones(len(x_TF), 1)], 1)
-            gram = block_gram(both)
-            sums = [sums[0] + gram] if sums else [gram]
-        return _correlations(sums[0])
+            self.merge({f"{axis}/{one}/{other}": block_gram(hidden[one], hidden[other])})
+        for expert, x_TF in hidden.items():
+            wide = x_TF.double()
+            moments = [wide.new_full((wide.shape[1],), len(wide)), wide.sum(0), wide.square().sum(0)]
+            self.merge({f"{axis}/{expert}": torch.stack(moments)})
+
+    def result(self) -> Mapping[str, Tensor]:
+        return {
+            axis: torch.stack([self._correlation(axis, *pair) for pair in pairs])
+            for axis, pairs in self.pairs.items()
+            if pairs
+        }
+
+    def _correlation(self, axis: str, one: int, other: int) -> Tensor:
+        products = self.sums[f"{axis}/{one}/{other}"]
+        count = self.sums[f"{axis}/{one}"][0, :, None]
+        (mean, deviation), (mean2, deviation2) = (_spread(self.sums[f"{axis}/{e}"]) for e in (one, other))
+        scale = deviation[:, None] * deviation2
+        covariance = products / count - mean[:, None] * mean2
+        return torch.where(scale > 0, covariance / scale.where(scale > 0, 1.0), 0.0)
 
     def _hidden(self, sublayer: Sublayer, call: SublayerCall, expert: int) -> Tensor:
         return self.alone(sublayer, call, expert).rows[sublayer.experts.outlet]
 
 
-def _correlations(gram: Tensor) -> Tensor:
-    """From sums of products of two sets of features and a constant 1."""
-    count = gram[-1, -1]
-    means = gram[-1, :-1] / count
-    covariance = gram[:-1, :-1] / count - means[:, None] * means
-    deviation = covariance.diagonal().clamp(min=0).sqrt()
-    scale = deviation[:, None] * deviation
-    whole = torch.where(scale > 0, covariance / scale.where(scale > 0, 1.0), 0.0)
-    half = len(whole) // 2
-    return whole[:half, half:]
+def _spread(moments_3F: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation from counts, sums and sums of squares."""
+    count, total, square = moments_3F
+    mean = total / count
+    return mean, (square / count - mean.square()).clamp(min=0).sqrt()

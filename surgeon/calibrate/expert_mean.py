@@ -11,6 +11,7 @@ from torch import Tensor
 
 from surgeon.calibrate.expert_alone import AloneCollector, Sublayer, sublayers_of
 from surgeon.calibrate.statistic import Collector, Run, Statistic, statistics
+from surgeon.calibrate.sublayer_calls import SublayerCall
 from surgeon.graph import Graph, Group
 
 __all__ = ["ExpertMean"]
@@ -27,6 +28,7 @@ class ExpertMean(Statistic):
     """
 
     statistic: ClassVar[str] = "expert_mean"
+    in_order: ClassVar[bool] = True
     tokens: int = 8192
     sublayers: tuple[Sublayer, ...] = ()
 
@@ -40,17 +42,12 @@ class ExpertMean(Statistic):
 
 
 class _Means(AloneCollector):
+    def add(self, sublayer: Sublayer, call: SublayerCall) -> None:
+        outputs = [self.alone(sublayer, call, expert).outputs_NH for expert in range(self.size(sublayer))]
+        axis = sublayer.experts.axis
+        self.merge({f"sum/{axis}": torch.stack([one.double().sum(0) for one in outputs])})
+        self.merge({f"count/{axis}": torch.tensor([[len(one)] for one in outputs], device=outputs[0].device)})
+
     def result(self) -> Mapping[str, Tensor]:
-        return {one.experts.axis: self._means(one) for one in self.sublayers}
-
-    def _means(self, sublayer: Sublayer) -> Tensor:
-        rows = [self._mean(sublayer, expert) for expert in range(self.size(sublayer))]
-        return torch.stack(rows)
-
-    def _mean(self, sublayer: Sublayer, expert: int) -> Tensor:
-        total, count = torch.zeros((), dtype=torch.float64), 0
-        for call in self.held(sublayer):
-            outputs_NH = self.alone(sublayer, call, expert).outputs_NH
-            total = total.to(outputs_NH.device) + outputs_NH.double().sum(0)
-            count += len(outputs_NH)
-        return total / max(count, 1)
+        axes = [one.experts.axis for one in self.sublayers]
+        return {axis: self.sums[f"sum/{axis}"] / self.sums[f"count/{axis}"].clamp(min=1) for axis in axes}

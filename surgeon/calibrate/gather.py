@@ -99,12 +99,13 @@ class _Reading:
         """Send the batches through, from where an earlier run was put aside; their share of the loss."""
         begin, loss = (0, 0.0) if self.partial is None else self.partial.resume(self.collectors)
         done, total = sum(map(len, self.batches[:begin])), sum(map(len, self.batches))
-        with _attached(self.collectors, self.run.taps), call.prepared():
+        with call.prepared():
             for place, batch in enumerate(self.batches[begin:], begin + 1):
                 self.run.taps.begin(batch)
                 for collector in self.collectors:
                     collector.begin(batch)
-                seen = call.observe(batch, done)
+                with _attached(self.collectors, self.run.taps):
+                    seen = call.observe(batch, done)
                 for collector in self.collectors:
                     collector.observe(seen)
                 loss, done = loss + seen.loss * seen.tokens / self.run.tokens, done + len(batch)

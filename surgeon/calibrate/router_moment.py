@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from surgeon.calibrate.gram import block_gram
 from surgeon.calibrate.routers import Router, router_of
-from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
+from surgeon.calibrate.statistic import Collector, Run, Statistic, statistics
+from surgeon.calibrate.summing import Summing
 from surgeon.calibrate.taps import Entering
 from surgeon.graph import Graph, Group
 
@@ -54,21 +55,15 @@ class RouterMoment(Statistic):
         return _Moments(self, run)
 
 
-class _Moments(Collector):
+class _Moments(Summing):
     def __init__(self, key: RouterMoment, run: Run) -> None:
+        super().__init__()
         self.clusters = dict(key.clusters)
         self.joint = key.joint
         self.module = run.module
         self.routers = {router.weight: router for router in key.routers}
-        self.found: dict[str, Tensor] = {}
         if self.routers:
             run.taps.subscribe(tuple(self.routers), self._see)
-
-    def observe(self, observation: Observation) -> None:
-        return
-
-    def result(self) -> Mapping[str, Tensor]:
-        return self.found
 
     def _see(self, seen: Entering) -> None:
         router = self.routers[seen.param]
@@ -81,8 +76,7 @@ class _Moments(Collector):
             added = block_gram(a_TI, torch.cat([a_TI, torch.stack(logits, 1)], 1))
         else:
             added = block_gram(z_TE)
-        before = self.found.get(router.axis)
-        self.found[router.axis] = added if before is None else before + added
+        self.merge({router.axis: added})
 
     def _now(self, name: str) -> Tensor:
         """The tensor called `name` as it is in force while the module runs."""

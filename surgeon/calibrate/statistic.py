@@ -57,7 +57,7 @@ class Collector(ABC):
     """Accumulates one Statistic over one run, in float32 or wider."""
 
     def attach(self) -> tuple[RemovableHandle, ...]:
-        """Hooks on modules for the time of the run; none unless overridden."""
+        """Hooks on modules while a batch goes through the model; none unless overridden."""
         return ()
 
     def begin(self, batch: Samples) -> None:  # noqa: B027 (most collectors need no warning)
@@ -65,7 +65,7 @@ class Collector(ABC):
 
     @abstractmethod
     def observe(self, observation: Observation) -> None:
-        """Called after each batch."""
+        """Called after each batch; what the model is run for here is seen by nobody."""
 
     @abstractmethod
     def result(self) -> Mapping[str, Tensor]:

@@ -40,13 +40,16 @@ class SublayerCall:
 
 
 class SublayerCalls:
-    """Holds the calls of the sublayers at `paths`, by their key there, up to about `tokens` tokens."""
+    """Holds the calls of the sublayers at `paths`, by their key there, up to about `tokens` tokens.
+
+    `read` counts the tokens that went by.
+    """
 
     def __init__(self, module: nn.Module, paths: Mapping[str, str], tokens: int) -> None:
         self.held: dict[str, list[SublayerCall]] = {name: [] for name in paths}
         self._parts = {name: module.get_submodule(path) for name, path in paths.items()}
         self._tokens = tokens
-        self._read = 0
+        self.read = 0
 
     def attach(self) -> tuple[RemovableHandle, ...]:
         """Hooks on the sublayers."""
@@ -55,13 +58,18 @@ class SublayerCalls:
             for name, part in self._parts.items()
         )
 
+    def taken(self, name: str) -> list[SublayerCall]:
+        """The calls of one sublayer, which are held no longer."""
+        found, self.held[name] = self.held[name], []
+        return found
+
     def count(self, batch: Samples) -> None:
         """Called after `batch` has run."""
-        self._read += batch.ids.numel()
+        self.read += batch.ids.numel()
 
     def _hook(self, name: str) -> Callable[..., None]:
         def after(part: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-            if self._read >= self._tokens:
+            if self.read >= self._tokens:
                 return
             tensors = dict(part.named_parameters()) | dict(part.named_buffers())
             held = {key: tensor.detach() for key, tensor in tensors.items()}

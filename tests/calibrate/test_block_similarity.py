@@ -30,7 +30,7 @@ def test_equals_the_formula_on_hidden_states(small_llama, tokens, span):
         for hook in hooks:
             hook.remove()
         states.append([o.detach().numpy() for o in outputs])
-    for measure in ("cosine", "angular"):
+    for measure in ("cosine", "angular", "manhattan", "euclidean"):
         key = BlockSimilarity(measure, tokens, span, BLOCKS)
         got = gather(model, rows(ids.tolist()), [key], batch_size=2).get(key)
         assert len(got) == 4 - span
@@ -41,7 +41,13 @@ def test_equals_the_formula_on_hidden_states(small_llama, tokens, span):
                 if tokens == "last":
                     x, y = x[-1:], y[-1:]
                 cosine = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
-                found.append(cosine if measure == "cosine" else np.arccos(cosine) / np.pi)
+                between = {
+                    "cosine": cosine,
+                    "angular": np.arccos(cosine) / np.pi,
+                    "manhattan": np.abs(y - x).sum(1),
+                    "euclidean": np.sqrt(np.square(y - x).sum(1)),
+                }
+                found.append(between[measure])
             assert float(got[name]) == pytest.approx(np.concatenate(found).mean(), rel=1e-9)
 
 

@@ -14,12 +14,15 @@ from surgeon.calibrate import Ranks, Samples, gather, rows
 from surgeon.calibrate.absolute_gradient import AbsoluteGradient
 from surgeon.calibrate.block_similarity import BlockSimilarity
 from surgeon.calibrate.expert_load import ExpertLoad
+from surgeon.calibrate.expert_match import ExpertMatch
+from surgeon.calibrate.expert_mean import ExpertMean
 from surgeon.calibrate.expert_moment import ExpertMoment
 from surgeon.calibrate.fluctuation import Fluctuation
 from surgeon.calibrate.gradient import Gradient
 from surgeon.calibrate.gram import Gram
 from surgeon.calibrate.input_moment import InputMoment
 from surgeon.calibrate.reconstruction import Reconstruction
+from surgeon.calibrate.router_moment import RouterMoment
 from surgeon.calibrate.squared_gradient import SquaredGradient
 from surgeon.calibrate.store import PartialRun
 from surgeon.trace import trace_module
@@ -54,7 +57,16 @@ def routed(model):
     graph = trace_module(model)
     groups = [group for group in graph.groups if group.kind == "expert"]
     loads = (ExpertLoad(load) for load in ("count", "gate", "norm", "gated_norm", "peak"))
-    return [key.on(graph, groups) for key in (*loads, ExpertMoment())]
+    routers = (RouterMoment(), RouterMoment(tuple((g.name, ((0, 3), (1,))) for g in groups)))
+    return [key.on(graph, groups) for key in (*loads, ExpertMoment(), *routers)]
+
+
+def alone(model):
+    """Statistics of experts that are run on tokens which they were not given."""
+    graph = trace_module(model)
+    groups = [group for group in graph.groups if group.kind == "expert"]
+    pairs = tuple((group.name, ((0, 3), (3, 4))) for group in groups)
+    return [key.on(graph, groups) for key in (ExpertMean(tokens=40), ExpertMatch(tokens=40, pairs=pairs))]
 
 
 class Shelf:
@@ -140,6 +152,13 @@ def test_ranks_share_routing_statistics(moe, samples):
         assert_same(found, whole, keys, rtol=1e-9, atol=1e-12)
 
 
+def test_experts_that_run_alone_are_seen_by_no_other_statistic(moe, samples):
+    keys = [*routed(moe), *alone(moe)]
+    together = gather(moe, samples, keys)
+    for part in (routed(moe), alone(moe)):
+        assert_same(together, gather(moe, samples, part), part, rtol=0, atol=0)
+
+
 def test_ranks_share_nothing_where_order_matters(small_llama, samples):
     keys = (*RELEASED, InputMoment("mean"))
     whole = gather(small_llama().double(), samples, keys)
@@ -179,8 +198,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(small_llama, samples, after):
     assert_same(found, gather(model, samples, keys), keys, rtol=0, atol=0)
 
 
-def test_a_killed_run_of_routing_statistics_goes_on(moe, samples):
-    keys = routed(moe)
+@pytest.mark.parametrize("asked", [routed, alone])
+def test_a_killed_run_of_routing_statistics_goes_on(moe, samples, asked):
+    keys = asked(moe)
     found, forwards = interrupted(moe, samples, keys, 2)
     assert len(samples) - 2 <= forwards < len(samples)
     assert_same(found, gather(moe, samples, keys), keys, rtol=0, atol=0)

@@ -161,12 +161,13 @@ def counts_of(record):
     return [choice.kept for choice in record.choices]
 
 
-def test_the_idle_layer_loses_most_by_similarity(small_llama):
+@pytest.mark.parametrize("similarity", ["cosine", "angular", "manhattan", "euclidean"])
+def test_the_idle_layer_loses_most_by_similarity(small_llama, similarity):
     model = small_llama(initializer_range=0.3)
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight *= 1e-4
         model.model.layers[1].self_attn.o_proj.weight *= 1e-4
-    allocation = {"allocation": "by_similarity", "amplitude": 0.2}
+    allocation = {"allocation": "by_similarity", "amplitude": 0.2, "similarity": similarity}
     kept = counts_of(remove(allocation=allocation).run(state_of(model))[1])
     assert kept[1] == min(kept) < max(kept)
     shots = counts_of(remove(allocation=allocation, shots=3).run(state_of(model))[1])

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from surgeon.calibrate.block_similarity import BlockSimilarity
+from surgeon.calibrate.block_similarity import Between, BlockSimilarity
 from surgeon.errors import InfeasibleError
 from surgeon.operations.allocation.allocation import allocations
 from surgeon.operations.allocation.profiled import Profiled
@@ -25,10 +25,10 @@ __all__ = ["BySimilarity"]
 class BySimilarity(Profiled):
     """The allocation of Adapt-Pruner (Pan et al. 2025, arXiv 2502.03460).
 
-    A Block's importance is what lies between its input and output: minus the cosine, or the angle; less the
-    mean, divided by the largest magnitude. In every shot a layer's removed share grows by the same step,
-    less `amplitude` times its importance, and stays between 0 and 1. The paper takes many steps of some
-    5 %, with training between them: `shots`. An idle layer loses more.
+    A Block's importance is what lies between its input and output: minus the cosine, or a distance, of which
+    the angle is ours; less the mean, divided by the largest magnitude. In every shot a layer's removed
+    share grows by the same step, less `amplitude` times its importance, and stays between 0 and 1. The
+    paper takes many steps of some 5 %, with training between them: `shots`. An idle layer loses more.
 
     YAML::
 
@@ -38,8 +38,9 @@ class BySimilarity(Profiled):
     """
 
     allocation: Literal["by_similarity"] = "by_similarity"
-    similarity: Literal["cosine", "angular"] = "cosine"
-    """What lies between a Block's input and output, mean over tokens."""
+    similarity: Between = "cosine"
+    """What lies between a Block's input and output, mean over tokens. Lengths (``manhattan``,
+    ``euclidean``) grow with the stream, toward the end of most models."""
     amplitude: Annotated[float, Field(gt=0, le=1)] = 0.02
     """How far apart the shares of two layers may come in one shot, about half of it."""
 
