@@ -3,7 +3,7 @@
     python benchmarks/coverage.py --page                all families; docs/coverage.md is written
     python benchmarks/coverage.py --shard 3/8           an eighth of them; run again to go on
     python benchmarks/coverage.py --family causal/gpt2 --only trace --fresh
-    python benchmarks/coverage.py --sizes 2 --results other.jsonl     sizes that collide with each other
+    python benchmarks/coverage.py --sizes 2 --results other.jsonl     sizes that collide; 3: usual ones
 
 Results lie in a file of JSON lines, one family a line; families that are in it are not run again.
 """
@@ -121,7 +121,9 @@ def _arguments() -> argparse.Namespace:
         "--skip", action="append", default=[], choices=("prove", "depth"), help="leave a stage out"
     )
     parser.add_argument("--limit", type=float, default=120, help="seconds a family may take")
-    parser.add_argument("--sizes", choices=tuple(PROFILES), default="1", help="2: sizes that collide")
+    parser.add_argument(
+        "--sizes", choices=tuple(PROFILES), default="1", help="2: sizes that collide; 3: usual"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON-lines file")
     parser.add_argument("--fresh", action="store_true", help="run families that have a result, too")
     parser.add_argument("--merge", type=Path, nargs="*", default=[], help="results of other shards")

@@ -88,8 +88,11 @@ class Trip:
         for kind in CUT_KINDS:
             found = [group for group in self.graph.of_kind(kind) if group.size > 1]
             free = [group.name for group in found if group.locked is None]
+            whole = [name for name in free if self.graph.group(name).picked >= self.graph.group(name).size]
             if free:
                 kinds[kind] = self._cut_kind(limits, free)
+                if kinds[kind]["ok"] is False and whole == free:
+                    kinds[kind]["ok"] = None  # a router that takes every one of them, whatever fields say
             elif found:
                 kinds[kind] = {"ok": None, "why": f"locked: {found[0].locked}"}
         self._excuse_states(kinds)
@@ -160,19 +163,27 @@ class Trip:
         return {"cut": counts, "axes": len(edits)}
 
     def depth(self) -> dict[str, object]:
-        """One block less in every Stack that has more than one; the last that the config lets go."""
+        """One block less in every Stack that has more than one; the last that the config lets go.
+
+        Where one field counts the blocks of several Stacks, the block at the same place of each goes.
+        """
         dropped: list[str] = []
         unreached: list[str] = []
-        whole = [stack for stack in self.graph.stacks if len(stack.blocks) > 1]
-        for stack in whole:
+        for stack in self.graph.stacks:
+            together = self._counted_with(stack)
+            if len(stack.blocks) < 2 or together[0] != stack:
+                continue
             met: list[str] = []
             for block in self._droppable(stack):
-                tried = self._tried([DropBlock(block, 0)], "uniform")
+                place = [one.name for one in stack.blocks].index(block)
+                names = [one.blocks[place].name for one in together]
+                edits: list[Edit] = [DropBlock(name, 0) for name in names]
+                tried = self._tried(edits, "uniform")
                 if tried.small is not None and not self._generates(tried.small):
                     met.append(f"{block}: without it nothing is generated with the cache")
                 elif tried.ok:
-                    self._exports["uniform"].edits.append(DropBlock(block, 0))
-                    dropped.append(block)
+                    self._exports["uniform"].edits += edits
+                    dropped += names
                     break
                 else:
                     met.append(f"{block}: {tried.words['why']}")
@@ -184,6 +195,13 @@ class Trip:
         if not dropped:
             return {"ok": False, "why": "there is no stack of several blocks"}
         return {"ok": True, "dropped": dropped, "unreached": unreached, "why": None}
+
+    def _counted_with(self, stack: Stack) -> list[Stack]:
+        """All Stacks whose blocks the same field of the config counts, the given one among them."""
+        for depth in self.space.depths:
+            if stack.container in depth.containers:
+                return [other for other in self.graph.stacks if other.container in depth.containers]
+        return [stack]
 
     def _generates(self, small: PreTrainedModel) -> bool:
         return generates_still(self.family, small, self.model, self.tokens)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields, replace
 
-__all__ = ["COLLIDING", "PROFILES", "SIZES", "Sizes", "size_of"]
+__all__ = ["COLLIDING", "PROFILES", "SIZES", "USUAL", "Sizes", "size_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ COLLIDING = Sizes(
     shared_experts=2,
     expert_groups=2,
     state=8,
-    ssm_heads=4,
+    ssm_heads=8,
     ssm_inner=64,
     dt_rank=4,
     q_rank=16,
@@ -91,7 +91,35 @@ COLLIDING = Sizes(
 )
 """As many sizes equal to each other as can be: hidden, ffn and vocabulary; heads, layers and experts."""
 
-PROFILES = {"1": SIZES, "2": COLLIDING}
+USUAL = Sizes(
+    hidden=64,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    ffn=128,
+    expert_ffn=32,
+    shared_ffn=32,
+    layers=2,
+    experts=8,
+    shared_experts=1,
+    expert_groups=2,
+    ssm_heads=8,
+    ssm_inner=128,
+    dt_rank=4,
+    q_rank=32,
+    kv_rank=16,
+    rank=16,
+    nope_dim=16,
+    rope_dim=8,
+    qk_dim=24,
+    value_dim=16,
+    index_dim=16,
+    positions=512,
+    vocab=99,
+)
+"""Powers of two and few layers, as tests of models mostly have them."""
+
+PROFILES = {"1": SIZES, "2": COLLIDING, "3": USUAL}
 _KNOWN = {field.name for field in fields(Sizes)}
 
 # Words of the field's name, what it counts, smallest value that is replaced. The first match decides.

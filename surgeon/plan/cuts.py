@@ -58,20 +58,21 @@ def _parts_of_dropped(plan: Plan, graph: Graph) -> Iterator[tuple[Site, Position
     for stack in graph.stacks if dropped else ():
         gone = [place for place, block in enumerate(stack.blocks) if block.name in dropped]
         for group in graph.groups if gone else ():
-            for site, mode in _parts_by_block(group, stack):
+            for site, mode in _parts_by_block(group, stack, graph):
                 yield site, replace(site.layout, axis_mode=mode).positions(gone)
 
 
-def _parts_by_block(group: Group, stack: Stack) -> list[tuple[Site, int]]:
+def _parts_by_block(group: Group, stack: Stack, graph: Graph) -> list[tuple[Site, int]]:
     """Sites with the mode that counts the Blocks, if all that makes this Axis for the Blocks has one.
 
     The Axis lies in every Block, and whatever produces it outside of them has as many copies of it, side
-    by side, as there are Blocks.
+    by side, as there are Blocks. The Blocks of another Stack, of as many heads, have no part for these.
     """
     outside = [site for site in group.sites if not any(_within(site, block) for block in stack.blocks)]
     made = [site for site in outside if site.role == "producer"]
     everywhere = all(any(_within(site, block) for site in group.sites) for block in stack.blocks)
-    found = [(site, mode) for site in outside for mode in _counting(site, len(stack.blocks))]
+    loose = [site for site in outside if not any(_within(site, block) for block in graph.blocks)]
+    found = [(site, mode) for site in loose for mode in _counting(site, len(stack.blocks))]
     held = {site for site, _ in found}
     whole = len(held) == len(found) and all(site in held for site in made)
     return found if made and everywhere and whole and len(stack.blocks) > 1 else []

@@ -4,7 +4,7 @@ No table of field names: a field holds a width when another value changes dims o
 numbers and lists of numbers; fields that are None, or that no class declares but model code reads,
 with the number that they stand for (None may mean four times another field); and flags, for the
 tensors that they add or remove. Not here: finding values for planned shapes (`config_solve`), counting
-blocks (`config_depth`).
+blocks (`config_counted`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from transformers import PreTrainedConfig
 
 from surgeon.errors import RebuildError
 from surgeon.graph import Graph
-from surgeon.rebuild.config_depth import Depth, Shallow, find_depths, shallow_copy
+from surgeon.rebuild.config_counted import find_depths
+from surgeon.rebuild.config_depth import Depth, Shallow, shallow_copy
 from surgeon.rebuild.config_field import Dim, Field, field_of, measure_or_error
 from surgeon.rebuild.config_linked import linked_fields
 from surgeon.rebuild.config_tree import Path, lacking, leaves, sought_names, vary

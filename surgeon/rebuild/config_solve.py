@@ -18,6 +18,7 @@ from surgeon.graph import Graph
 from surgeon.plan import Plan, cuts_of, dropped_parts
 from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_clamp import clamped
+from surgeon.rebuild.config_depth import Depth
 from surgeon.rebuild.config_judge import changed_constants, changed_numbers, odd_fields, odd_numbers
 from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_scale import rescaled
@@ -57,7 +58,7 @@ def solve(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
     try:
         config = vary(space.config, changes)
         for depth in space.depths:
-            kept = _kept_blocks(depth.container, plan, graph)
+            kept = _kept_blocks(depth, plan, graph)
             config = config if len(kept) == depth.blocks else depth.resize(config, kept)
         scaled: Changes = {}
         if plan.dropped:
@@ -169,9 +170,25 @@ def _some(faults: tuple[str, ...], shown: int = 3) -> str:
     return "; ".join(faults[:shown]) + more
 
 
-def _kept_blocks(container: str, plan: Plan, graph: Graph) -> tuple[int, ...]:
+def _kept_blocks(depth: Depth, plan: Plan, graph: Graph) -> tuple[int, ...]:
+    """Places that are left in every Stack that the field counts.
+
+    Raises:
+        InfeasibleError: not as many in each, or not the same ones where entries of lists belong to places.
+    """
     dropped = set(plan.dropped)
-    return tuple(place for place, name in enumerate(members_of(container, graph)) if name not in dropped)
+    kept = {
+        container: tuple(p for p, name in enumerate(members_of(container, graph)) if name not in dropped)
+        for container in depth.containers
+    }
+    by_place = bool(depth.lists or depth.members or depth.keyed or depth.firsts)
+    if len({places if by_place else len(places) for places in kept.values()}) > 1:
+        counts = " and ".join(f"{len(places)} of '{container}'" for container, places in kept.items())
+        raise InfeasibleError(
+            f"{path_text(depth.path)} counts the blocks of {len(kept)} stacks at once: it leaves {counts}",
+            hint="drop the blocks at the same places of each",
+        )
+    return next(iter(kept.values()))
 
 
 def _check_whole(old: PreTrainedConfig, new: PreTrainedConfig, plan: Plan, graph: Graph) -> None:
@@ -217,7 +234,7 @@ def _ledger(
     for depth in space.depths:
         if entry(config, depth.path) == depth.blocks:
             continue
-        why = f"blocks of {depth.container} that are left"
+        why = f"blocks of {' and '.join(depth.containers)} that are left"
         for path in (depth.path, *depth.lists, *depth.members, *depth.keyed, *depth.firsts):
             before, after = entry(space.config, path), entry(config, path)
             if before != after:

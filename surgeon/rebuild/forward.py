@@ -6,6 +6,7 @@ with, and what they compare.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
@@ -24,6 +25,7 @@ __all__ = [
     "PrecisionLoss",
     "all_tensors",
     "call_with",
+    "encoder_states",
     "feed",
     "first_output",
     "in_dtype_or_own",
@@ -128,6 +130,20 @@ def feed(module: nn.Module, ids: Tensor) -> dict[str, Tensor]:
     if getattr(config, "is_encoder_decoder", False):
         return {"input_ids": ids, "decoder_input_ids": ids}
     return {"input_ids": ids}
+
+
+def encoder_states(module: nn.Module, ids: Tensor) -> dict[str, Tensor]:
+    """States of an encoder, zeros [batch, length, width], for a decoder that can attend to one; else nothing.
+
+    Their width is that of the token embedding.
+    """
+    find = getattr(module, "get_input_embeddings", None)
+    weight = getattr(find() if find is not None else None, "weight", None)
+    accepted = inspect.signature(module.forward).parameters
+    if "encoder_hidden_states" not in accepted or not isinstance(weight, Tensor):
+        return {}
+    states = torch.zeros(*ids.shape, weight.shape[-1], dtype=weight.dtype, device=ids.device)
+    return {"encoder_hidden_states": states}
 
 
 def probe_tokens(module: nn.Module, seed: int = 0, rows: int = 3, length: int = 23) -> Tensor:

@@ -24,7 +24,8 @@ from surgeon.rebuild.config_probe import ConfigSpace
 from surgeon.rebuild.config_solve import Solution, find_changes, solve
 from surgeon.rebuild.config_target import Width, aim, planned_shapes
 from surgeon.rebuild.per_layer_class import TABLE, auto_map
-from surgeon.rebuild.per_layer_parts import BlockParts, Narrowing, Row, parts_of, readers
+from surgeon.rebuild.per_layer_parts import BlockParts, Narrowing, parts_of
+from surgeon.rebuild.per_layer_trial import Row, readers
 from surgeon.rebuild.rebuild import renamed
 from surgeon.rebuild.signature import Shape, Signature, measure
 from surgeon.rebuild.skeleton import architecture, skeleton

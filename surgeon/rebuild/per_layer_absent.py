@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from surgeon.errors import InfeasibleError
-from surgeon.rebuild.forward import call_with, feed, probe_tokens
+from surgeon.rebuild.forward import call_with, encoder_states, feed, probe_tokens
 from surgeon.rebuild.quiet import quiet_transformers
 from surgeon.rebuild.skeleton import skeleton
 
@@ -58,12 +58,13 @@ def absent_rows(module: PreTrainedModel, block: str, paths: Sequence[str]) -> di
     return {path: {"absent": outputs} for path, outputs in found.items()}
 
 
-def runs(module: PreTrainedModel) -> str | None:
-    """Why a forward pass fails, or None."""
+def runs(module: PreTrainedModel, *, attending: bool = False) -> str | None:
+    """Why a forward pass fails, or None; `attending`: one that attends to the states of an encoder."""
     try:
         with torch.no_grad(), quiet_transformers():
-            tokens = probe_tokens(module)
-            call_with(module, {}, **feed(module, tokens.to(next(module.parameters()).device)))
+            tokens = probe_tokens(module).to(next(module.parameters()).device)
+            further = encoder_states(module, tokens) if attending else {}
+            call_with(module, {}, **feed(module, tokens), **further)
     except Exception as error:  # model code raises whatever its parts raise
         return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     return None

@@ -4,7 +4,9 @@ The stock class is built at one width; then every module named in ``config.per_l
 narrow as stands there: a list is the new shape of a tensor, a number a new attribute, and under
 ``config`` are the fields that the module sees in place of the model's own (those that stand, layer by
 layer, in ``config.per_layer_config`` for transformers itself). Under ``absent`` stands what a module that
-was taken out used to return: how many things in a tuple, or null for a tensor.
+was taken out used to return: how many things in a tuple, or null for a tensor. Under ``reshapes`` stand
+pairs of widths, of what the module is given and of what it makes now, for code that takes the one for the
+other.
 
 Nothing but structure, and nothing but torch: a copy of this file lies beside the weights, so that they
 load with ``trust_remote_code=True`` wherever transformers is.
@@ -12,12 +14,15 @@ load with ``trust_remote_code=True`` wherever transformers is.
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["Absent", "LayerConfig", "PerLayer", "change", "narrow"]
+__all__ = ["Absent", "LayerConfig", "OwnWidth", "PerLayer", "Reshapes", "change", "narrow"]
 
 
 class LayerConfig:
@@ -64,13 +69,56 @@ class Absent(nn.Module):
         """Zeros shaped like the states that are given."""
         given = (*args, *kwargs.values())
         states = next(x for x in given if isinstance(x, torch.Tensor) and x.is_floating_point())
-        for cache in given:
+        for kept in given:
             # A cache counts the tokens of its first layer: one number a token holds this layer's place.
-            if self.cached_as is not None and hasattr(cache, "get_seq_length"):
+            if self.cached_as is not None and hasattr(kept, "get_seq_length"):
                 held = states.new_zeros(states.shape[0], 1, states.shape[1], 1)
-                cache.update(held, held, self.cached_as)
+                kept.update(held, held, self.cached_as)
         nothing = torch.zeros_like(states)
         return nothing if self.outputs is None else (nothing, *[None] * (self.outputs - 1))
+
+
+class Reshapes(TorchFunctionMode):
+    """While open, a reshape to one of the old widths that cannot be is one to the new width."""
+
+    def __init__(self, widths):
+        super().__init__()
+        self.widths = {old: new for old, new in widths}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.Tensor.view, torch.Tensor.reshape, torch.reshape):
+            sizes = args[1] if len(args) == 2 and isinstance(args[1], (tuple, list)) else args[1:]
+            if sizes and all(isinstance(size, int) for size in sizes):
+                args = (args[0], self.fitting(args[0], list(sizes)))
+        return func(*args, **(kwargs or {}))
+
+    def fitting(self, states, sizes):
+        """`sizes`, or the same with the last old width in it replaced where the states have only the new."""
+        for place in reversed(range(len(sizes))):
+            new = self.widths.get(sizes[place])
+            other = [*sizes[:place], new, *sizes[place + 1 :]]
+            if new is None or (-1 in sizes and (sizes[place] in states.shape or new not in states.shape)):
+                continue
+            if -1 in sizes or math.prod(sizes) != states.numel() == math.prod(other):
+                return other
+        return sizes
+
+
+class OwnWidth:
+    """Before a stock module class in a list of bases: what it reshapes, it gives its own width."""
+
+    reshapes: Any
+
+    def forward(self, *args, **kwargs):
+        """That of the stock class."""
+        with Reshapes(self.reshapes):
+            return super().forward(*args, **kwargs)  # type: ignore[misc]  # that of the stock class
+
+
+@cache
+def own_width(stock):
+    """`stock` with `OwnWidth` before it; its name stays."""
+    return type(stock.__name__, (OwnWidth, stock), {"__doc__": stock.__doc__})
 
 
 def inside(model: Any, path):
@@ -94,8 +142,12 @@ def change(model, path, row):
 
 
 def narrow(module, row):
-    """Give `module` the tensors' shapes, the attributes and the config fields of `row`."""
+    """Give `module` the tensors' shapes, the attributes, the config fields and the reshapes of `row`."""
     for name, value in row.items():
+        if name == "reshapes":
+            module.__class__ = own_width(type(module))
+            module.reshapes = value
+            continue
         old = getattr(module, name)
         if isinstance(old, torch.Tensor):
             new = old.detach()[tuple(slice(size) for size in value)].clone()

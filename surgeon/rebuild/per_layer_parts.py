@@ -3,8 +3,8 @@
 Three measured sources, no table. An attribute that equals one dim of its own module's tensors wherever
 the class occurs follows that dim (``out_features``). An attribute that some config field moves, and a
 field that reaches the block's cut dims, gets a value that the planned Axis sizes explain (``num_heads``).
-Where they allow several, the narrowed block is run on meta and what does not run is left out. Not here:
-the proof that the result computes the same (`surgeon.rebuild.verify`).
+Where they allow several, the narrowed block is run and what does not run is left out (`per_layer_trial`).
+Not here: the proof that the result computes the same (`surgeon.rebuild.verify`).
 """
 
 from __future__ import annotations
@@ -12,29 +12,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from surgeon.errors import InfeasibleError
 from surgeon.rebuild.config_judge import expected_values
 from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_target import Width
 from surgeon.rebuild.config_tree import leaves
-from surgeon.rebuild.per_layer_absent import absent_rows, runs
+from surgeon.rebuild.per_layer_absent import absent_rows
 from surgeon.rebuild.per_layer_attributes import followed, own_numbers, own_tensors
-from surgeon.rebuild.per_layer_model import change, narrow
+from surgeon.rebuild.per_layer_trial import Choice, Row, first_that_runs, readers
 from surgeon.rebuild.signature import Shape
 from surgeon.rebuild.skeleton import skeleton
 
-__all__ = ["BlockParts", "Narrowing", "Row", "parts_of", "readers"]
-
-Row = dict[str, object]
-"""What differs in one module: new shapes of tensors, and new attributes."""
-
-TRIES = 512
-"""How many combinations of ambiguous values are run before the block is given up."""
+__all__ = ["BlockParts", "Narrowing", "parts_of"]
 
 
 @dataclass(frozen=True)
@@ -77,15 +69,6 @@ class BlockParts:
     readers: tuple[str, ...]
 
 
-class _Choice(NamedTuple):
-    """One value to be found: an attribute of a module below the block, or (path None) a field."""
-
-    path: str | None
-    name: str
-    old: int
-    values: tuple[int, ...]
-
-
 def parts_of(space: ConfigSpace, config: PreTrainedConfig, narrowing: Narrowing) -> BlockParts:
     """What changes in one block.
 
@@ -105,7 +88,9 @@ def parts_of(space: ConfigSpace, config: PreTrainedConfig, narrowing: Narrowing)
         path, _, leaf = name.rpartition(".")
         rows.setdefault(path, {})[leaf] = list(shape)
     choices = list(_choices(space, config, module, narrowing, before))
-    chosen = _first_that_runs(module, narrowing.block, rows, choices)
+    chosen, reshaping = first_that_runs(module, narrowing.block, rows, choices)
+    for path, widths in reshaping.items():
+        rows.setdefault(path, {})["reshapes"] = [list(pair) for pair in widths]
     fields: dict[str, int] = {}
     for choice, value in zip(choices, chosen, strict=True):
         if choice.path is None:
@@ -123,12 +108,13 @@ def _choices(
     module: PreTrainedModel,
     narrowing: Narrowing,
     before: Mapping[str, Shape],
-) -> Iterator[_Choice]:
+) -> Iterator[Choice]:
     """Every number that may change, the values that make sense for it, the most plausible first."""
     own = module.get_submodule(narrowing.block)
     planned = {**before, **narrowing.shapes}
     relevant = _relevant(space, narrowing, before)
     moved = {number for f in relevant for number in f.numbers}
+    alone = {number for f in relevant if _alone(f, space) for number in f.numbers}
     for path, part in own.named_modules():
         if _within(path, narrowing.absent):
             continue
@@ -136,16 +122,27 @@ def _choices(
         shapes = {n: planned[f"{path}.{n}" if path else n] for n in own_tensors(part)}
         held = followed(part, full, module, shapes, space)
         for name, new in held.items():
-            yield _Choice(path, name, vars(part)[name], new)
+            yield Choice(path, name, vars(part)[name], new)
         for name, old in own_numbers(part):
             if name not in held and (full, name) in moved:
-                yield _Choice(path, name, old, _explained(old, [path], narrowing, before))
+                values = _explained(old, [path], narrowing, before)
+                yield Choice(path, name, old, _old_first(old, values) if (full, name) in alone else values)
     now = leaves(config)
     for f in relevant:
         value = now.get(f.path)
         old = f.stands_for if value is None else value
         if len(f.path) == 1 and type(old) is int:
-            yield _Choice(None, str(f.path[0]), old, _held(old, f, narrowing, before))
+            values = _held(old, f, narrowing, before)
+            yield Choice(None, str(f.path[0]), old, _old_first(old, values) if _alone(f, space) else values)
+
+
+def _alone(f: Field, space: ConfigSpace) -> bool:
+    """Whether nothing follows the field but numbers that are its own: a window of as many tokens as heads."""
+    return not f.dims and all(space.shallow.base.numbers.get(number) == f.stands_for for number in f.numbers)
+
+
+def _old_first(old: int, values: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys((old, *values)))
 
 
 def _relevant(space: ConfigSpace, narrowing: Narrowing, before: Mapping[str, Shape]) -> list[Field]:
@@ -214,59 +211,6 @@ def _near(path: str, names: Iterable[str]) -> list[str]:
             return found
         path = path.rpartition(".")[0]
     return known
-
-
-def _first_that_runs(
-    module: PreTrainedModel, block: str, rows: Mapping[str, Row], choices: Sequence[_Choice]
-) -> tuple[int, ...]:
-    """One value for each choice with which the narrowed block runs, those early in the lists first."""
-    device = "meta" if runs(module) is None else "cpu"
-    trial = module if device == "meta" else skeleton(module.config, device=device)
-    own = trial.get_submodule(block)
-    for path, row in rows.items():
-        change(own, path, row)
-    read_by = readers(trial, own)
-    fault: str | None = None
-    for values in _by_number_of_changes([choice.values for choice in choices]):
-        fields: Row = {}
-        for choice, value in zip(choices, values, strict=True):
-            if choice.path is None:
-                fields[choice.name] = value
-            else:
-                setattr(own.get_submodule(choice.path), choice.name, value)
-        for path in read_by:
-            narrow(own.get_submodule(path), {"config": fields})
-        fault = runs(trial)
-        if fault is None:
-            return values
-    raise InfeasibleError(
-        f"'{block}' cannot be run with the planned shapes, whatever its attributes are: {fault}",
-        hint="another count, or fewer kinds in one step",
-    )
-
-
-def _by_number_of_changes(lists: Sequence[Sequence[int]]) -> Iterator[tuple[int, ...]]:
-    """One of each list, all ways, those first that take what stands early in the lists."""
-    free = [place for place, values in enumerate(lists) if len(values) > 1]
-    ranks = itertools.chain.from_iterable(
-        itertools.combinations(free, changed) for changed in range(len(free) + 1)
-    )
-    tried = (
-        dict(zip(places, others, strict=True))
-        for places in ranks
-        for others in itertools.product(*(lists[place][1:] for place in places))
-    )
-    for other in itertools.islice(tried, TRIES):
-        yield tuple(other.get(place, values[0]) for place, values in enumerate(lists))
-
-
-def readers(module: PreTrainedModel, own: nn.Module | None = None) -> tuple[str, ...]:
-    """Paths below `own` (None: the whole) of parts, themselves no models, that keep the model's config."""
-    return tuple(
-        path
-        for path, part in (own or module).named_modules()
-        if vars(part).get("config") is module.config and not isinstance(part, PreTrainedModel)
-    )
 
 
 def _tensors(own: nn.Module) -> dict[str, Tensor]:

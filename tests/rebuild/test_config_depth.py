@@ -10,6 +10,8 @@ from transformers import (
     Gemma4TextConfig,
     Glm4MoeConfig,
     GPTNeoXJapaneseConfig,
+    HrmTextConfig,
+    LEDConfig,
     MiniCPM3Config,
     OlmoHybridConfig,
     OpenAIGPTConfig,
@@ -234,3 +236,59 @@ def test_depth_is_found_where_the_last_blocks_lack_what_earlier_ones_have():
     small, _ = apply_plan(module, plan, graph, space)
     assert small.config.intermediate_size == [15, 15]
     assert compare(module, small, plan, graph, TOKENS).require()
+
+
+@pytest.fixture(scope="module")
+def twins():
+    # Two stacks of one count, and as many heads as blocks: neither holds parts for the other's blocks.
+    return probed_config(
+        HrmTextConfig(
+            **{**SMALL, "num_attention_heads": 3, "num_key_value_heads": 3},
+            head_dim=8,
+            num_layers_per_stack=3,
+            H_cycles=1,
+            L_cycles=1,
+        )
+    )
+
+
+def test_one_field_counts_the_blocks_of_two_stacks(twins):
+    module, graph, space = twins
+    assert [sorted(depth.containers) for depth in space.depths] == [
+        ["model.H_module.layers", "model.L_module.layers"]
+    ]
+    drops = (DropBlock("model.L_module.layers.0", 0), DropBlock("model.H_module.layers.2", 0))
+    plan = Plan(graph.model_type, drops)
+    small, ledger = apply_plan(module, plan, graph, space)
+    assert [(row.field, row.new) for row in ledger] == [("num_layers_per_stack", 2)]
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_blocks_of_one_of_two_stacks_alone_are_refused(twins):
+    module, graph, space = twins
+    plan = Plan(graph.model_type, (DropBlock("model.L_module.layers.0", 0),))
+    words = r"counts the blocks of 2 stacks at once: it leaves 2 of 'model\.L_module\.layers' and 3 of"
+    with pytest.raises(InfeasibleError, match=words):
+        apply_plan(module, plan, graph, space)
+
+
+def test_a_list_of_the_encoder_is_none_of_as_deep_a_decoder():
+    config = LEDConfig(
+        vocab_size=50,
+        d_model=24,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=20,
+        decoder_ffn_dim=20,
+        max_encoder_position_embeddings=32,
+        max_decoder_position_embeddings=32,
+        attention_window=[4, 4],
+        architectures=["LEDForConditionalGeneration"],
+    )
+    _, _, space = probed_config(config)
+    assert {depth.path: depth.lists for depth in space.depths} == {
+        ("encoder_layers",): (("attention_window",),),
+        ("decoder_layers",): (),
+    }

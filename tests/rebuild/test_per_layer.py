@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from transformers import RecurrentGemmaConfig, TrOCRConfig
 
 from surgeon.errors import InfeasibleError
 from surgeon.plan import DropBlock, Keep, Plan
@@ -14,9 +15,12 @@ from surgeon.rebuild import per_layer
 from surgeon.rebuild.apply import apply_plan
 from surgeon.rebuild.layout import arrange, is_ordinary, limits_of
 from surgeon.rebuild.per_layer_class import TABLE, modeling_source
+from surgeon.rebuild.per_layer_model import Reshapes
+from surgeon.rebuild.retraced import retraced_faults
 from surgeon.rebuild.skeleton import skeleton
 from surgeon.rebuild.verify import compare
-from tests.rebuild.config_cases import TOKENS, cut, names, probed
+from surgeon.trace import trace_module
+from tests.rebuild.config_cases import TOKENS, cut, names, probed, probed_config
 from tests.rebuild.uneven import FAMILIES, uneven
 
 
@@ -150,9 +154,9 @@ def test_limits_bind_what_blocks_share():
 
 
 def test_a_block_that_does_not_run_is_refused(monkeypatch):
-    from surgeon.rebuild import per_layer_parts
+    from surgeon.rebuild import per_layer_trial
 
-    monkeypatch.setattr(per_layer_parts, "runs", lambda module: "ValueError: shapes")
+    monkeypatch.setattr(per_layer_trial, "runs", lambda module, **kinds: "ValueError: shapes")
     _, graph, space = probed("gpt2")
     with pytest.raises(InfeasibleError, match=r"'transformer\.h\.0' cannot be run .* ValueError: shapes"):
         arrange(space, graph, uneven(graph), "per_layer")
@@ -173,7 +177,7 @@ def test_the_modeling_file_is_small_and_knows_nothing_of_surgeon():
     text = modeling_source(type(module), module.config)
     compile(text, "modeling_per_layer.py", "exec")
     assert "surgeon" not in text
-    assert text.count("\n") < 120
+    assert text.count("\n") < 200
     assert "class PerLayerLlamaForCausalLM(PerLayer, LlamaForCausalLM):" in text
 
 
@@ -184,3 +188,63 @@ def test_paths_are_found_where_the_class_has_another_prefix_than_its_parts():
     assert inside(module, "model.layers.0.mlp") == "model.layers.0.mlp"
     assert inside(module.model, "model.layers.0.mlp") == "layers.0.mlp"  # the base model alone
     assert inside(module.model, "lm_head") is None
+
+
+def test_code_that_takes_the_width_of_its_input_for_its_own_runs():
+    """Attention that ends in a reshape to the stream's width; its cross-attention is run as well."""
+    config = TrOCRConfig(
+        vocab_size=50,
+        d_model=24,
+        decoder_layers=2,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=20,
+        max_position_embeddings=64,
+    )
+    module, graph, space = probed_config(config)
+    plan = cut(graph, kv_group=3)
+    small, _ = apply_plan(module, plan, graph, space, "per_layer")
+    assert compare(module, small, plan, graph, TOKENS).require()
+    table = getattr(small.config, TABLE)
+    block = "model.decoder.layers.0"
+    assert table[f"{block}.self_attn"]["reshapes"] == table[f"{block}.encoder_attn"]["reshapes"] == [[24, 18]]
+    assert not retraced_faults(plan, graph, trace_module(small))
+    again = copy.deepcopy(small)
+    states = torch.randn(2, 5, 24, dtype=torch.float64)
+    want = small(TOKENS, encoder_hidden_states=states).logits
+    torch.testing.assert_close(again(TOKENS, encoder_hidden_states=states).logits, want)
+    with torch.no_grad():
+        again.model.decoder.layers[0].self_attn.v_proj.weight.zero_()
+    assert not torch.allclose(again(TOKENS).logits, small(TOKENS).logits)  # the copy computes with its own
+
+
+def test_reshapes_that_fit_stay_as_they_are():
+    states = torch.zeros(4, 6, 24)
+    with Reshapes([[24, 18], [18, 12]]):
+        assert states.view(4, 3, 2, 24).shape == (4, 3, 2, 24)
+        assert states.reshape(-1, 24).shape == (24, 24)
+        assert states.view(torch.int32).dtype == torch.int32
+        with pytest.raises(RuntimeError, match="invalid for input of size"):
+            states.view(4, 6, 23)
+        assert states[..., :18].reshape(4, 6, 24).shape == (4, 6, 18)
+        assert torch.reshape(states[..., :18], (-1, 24)).shape == (24, 18)  # though 4 * 6 * 18 divides by 24
+        assert states[..., :12].reshape((24, 18)).shape == (24, 12)
+
+
+def test_a_window_of_as_many_tokens_as_heads_stays():
+    config = RecurrentGemmaConfig(
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=6,
+        lru_width=24,
+        attention_window_size=4,
+        vocab_size=50,
+    )
+    module, graph, space = probed_config(config)
+    plan = cut(graph, kv_group=3)
+    small, _ = apply_plan(module, plan, graph, space, "per_layer")
+    attention = next(part for part in small.modules() if hasattr(part, "sliding_window"))
+    assert (attention.num_attention_heads, attention.sliding_window) == (3, 4)
+    assert compare(module, small, plan, graph, TOKENS).require()
