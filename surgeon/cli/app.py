@@ -5,12 +5,15 @@ Exit status: 0 done, 1 surgery refused or failed (nothing published), 2 bad inpu
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
-from surgeon.cli import apply, catalogue, check, densify, evaluate, graph, plan, run, schema, verify
 from surgeon.cli.console import complain
 from surgeon.errors import SurgeonError
 
@@ -18,10 +21,53 @@ __all__ = ["app"]
 
 DEBUG = "--debug"
 INTERRUPTED = 130
+STYLE: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": "markdown",
+}
+FILES = {
+    "run": "run",
+    "plan": "plan",
+    "apply": "apply",
+    "graph": "graph",
+    "check": "check",
+    "eval": "evaluate",
+    "densify": "densify",
+    "verify": "verify",
+    "list": "catalogue",
+    "schema": "schema",
+}
+"""Commands, and the files of this package that they lie in."""
+
+
+class Built(Mapping[str, Any]):
+    """Commands by name, each imported and built when it is asked for: a process needs one of them."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The command called `name`."""
+        return _built(name, FILES[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FILES)
+
+    def __len__(self) -> int:
+        return len(FILES)
+
+
+@cache
+def _built(name: str, file: str) -> Any:
+    alone = typer.Typer(**STYLE)
+    alone.command(name)(importlib.import_module(f"surgeon.cli.{file}").command)
+    return get_command(alone)
 
 
 class Commands(TyperGroup):
-    """Commands whose `SurgeonError` becomes a message on stderr and an exit status."""
+    """The commands; a `SurgeonError` of one becomes a message on stderr and an exit status."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands: Any = Built()
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take ``--debug`` out, wherever it stands."""
@@ -48,11 +94,9 @@ app = typer.Typer(
     name="surgeon",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
     help="Structured surgery on transformer models: from a recipe to a smaller checkpoint that loads "
     "anywhere.",
+    **STYLE,
 )
 
 
@@ -61,15 +105,3 @@ def options(
     debug: Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error.")] = False,
 ) -> None:
     """Options of every command; ``--debug`` is taken out before the arguments are parsed."""
-
-
-app.command("run")(run.command)
-app.command("plan")(plan.command)
-app.command("apply")(apply.command)
-app.command("graph")(graph.command)
-app.command("check")(check.command)
-app.command("eval")(evaluate.command)
-app.command("densify")(densify.command)
-app.command("verify")(verify.command)
-app.command("list")(catalogue.command)
-app.command("schema")(schema.command)

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from surgeon.registry import load_plugin
-
 __all__ = [
     "Cache",
     "Device",
@@ -27,6 +25,8 @@ __all__ = [
 
 
 def _load_plugins(files: list[Path]) -> list[Path]:
+    from surgeon.registry import load_plugin
+
     for file in files:
         load_plugin(file)
     return files

@@ -1,4 +1,7 @@
-"""Where things are printed: tables and results on stdout, progress and errors on stderr."""
+"""Where things are printed: tables and results on stdout, progress and errors on stderr.
+
+What draws is imported when something is drawn.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +10,46 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, TextIO
 
 from surgeon.errors import SurgeonError
 
-__all__ = ["complain", "print_json", "print_table", "progress", "say", "warn"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["complain", "print_json", "print_table", "progress", "say", "stage_names", "warn"]
 
 PIPED_WIDTH = 160
 
 
-def _stdout() -> Console:
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    return Console(file=stream, width=None if stream.isatty() else PIPED_WIDTH, highlight=False)
 
 
-def _stderr() -> Console:
-    return Console(file=sys.stderr, width=None if sys.stderr.isatty() else PIPED_WIDTH, highlight=False)
+def _mark(mark: str, style: str, message: str) -> None:
+    """Print a message on stderr, led by a mark."""
+    from rich.text import Text
+
+    _console(sys.stderr).print(Text.assemble((mark, style), message), soft_wrap=True)
 
 
 def complain(error: SurgeonError) -> None:
     """Print an error and its hint on stderr, without a traceback."""
-    console = _stderr()
-    console.print(Text.assemble(("error: ", "bold red"), error.message), soft_wrap=True)
+    _mark("error: ", "bold red", error.message)
     if error.hint:
-        console.print(Text.assemble(("  try: ", "bold"), error.hint), soft_wrap=True)
+        _mark("  try: ", "bold", error.hint)
 
 
 def warn(message: str) -> None:
     """Print a warning on stderr."""
-    _stderr().print(Text.assemble(("warning: ", "bold yellow"), message), soft_wrap=True)
+    _mark("warning: ", "bold yellow", message)
 
 
 def say(message: str = "") -> None:
     """Print a line on stdout, as it is."""
-    _stdout().print(Text(message), soft_wrap=True)
+    print(message)
 
 
 def print_json(document: Mapping[str, object]) -> None:
@@ -63,6 +61,10 @@ def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[str] = ()
 ) -> None:
     """Print a table on stdout; the columns named in `numbers` are set to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(
         title=title,
         title_justify="left",
@@ -75,7 +77,7 @@ def print_table(
         table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    _stdout().print(table)
+    _console(sys.stdout).print(table)
 
 
 @contextmanager
@@ -85,21 +87,23 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
     Where stderr is not a terminal, each stage is one line when it begins. Of several processes that a
     launcher started, the first one draws.
     """
-    console = _stderr()
     if os.environ.get("RANK", "0") != "0":
         yield lambda stage, done, total: None
         return
-    if not console.is_terminal:
-        seen: set[str] = set()
-
-        def name(stage: str, done: int, total: int | None) -> None:
-            if stage not in seen:
-                seen.add(stage)
-                console.print(Text(f"{stage} ..."), soft_wrap=True)
-
-        yield name
+    if not sys.stderr.isatty():
+        yield stage_names()
         return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = _console(sys.stderr)
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bars:
         tasks: dict[str, object] = {}
 
@@ -109,3 +113,15 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
             bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
 
         yield draw
+
+
+def stage_names() -> Callable[[str, int, int | None], None]:
+    """A function (stage, done, total) that prints the name of every stage on stderr when it begins."""
+    seen: set[str] = set()
+
+    def name(stage: str, done: int, total: int | None) -> None:
+        if stage not in seen:
+            seen.add(stage)
+            print(f"{stage} ...", file=sys.stderr)
+
+    return name

@@ -14,16 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from surgeon.cli.console import stage_names
 
 __all__ = ["gauge"]
 
@@ -107,17 +98,21 @@ def _events(clock: _Clock) -> Told:
 
 @contextmanager
 def _shown() -> Iterator[Told]:
-    console = Console(file=sys.stderr, highlight=False)
-    if not console.is_terminal:
-        seen: set[str] = set()
-
-        def name(stage: str, done: int, total: int | None) -> None:
-            if stage not in seen:
-                seen.add(stage)
-                print(f"{stage} ...", file=sys.stderr)
-
-        yield name
+    if not sys.stderr.isatty():
+        yield stage_names()
         return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(file=sys.stderr, highlight=False)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -33,7 +33,7 @@ try:
     main()
 except SystemExit as end:
     assert not end.code, end.code
-assert not {"torch", "transformers", "networkx"} & set(sys.modules), sorted(sys.modules)
+assert not {"torch", "transformers", "networkx", "rich"} & set(sys.modules), sorted(sys.modules)
 """
 
 
