@@ -21,6 +21,7 @@ __all__ = ["Variant", "tiny_fields", "unknown_fields"]
 _INT = re.compile(r"(?<![\[\w])int\b")
 _PLAIN_ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
 _PLACEHOLDERS = ("image_token_id", "video_token_id", "audio_token_id")
+_SENSES = {"patch_size", "num_mel_bins"}
 _LARGE = 64
 """An integer that no rule knows is looked into from here on."""
 
@@ -148,8 +149,8 @@ def _integer(
         return value
     if variant.lists == "default" and known[0] == "layers":
         return value
-    if known[0] == "ffn" and "vocab_size" not in own and value == 4 * _width(own):
-        return 4 * variant.sizes.hidden  # a tower, four states of which may be joined to one of this size
+    if known[0] == "ffn" and own.keys() & _SENSES and value == 4 * _width(own):
+        return 4 * variant.sizes.hidden  # of a tower, four states of which may be joined to one of this size
     return getattr(variant.sizes, known[0]) * _multiple(known[0], value, own)
 
 

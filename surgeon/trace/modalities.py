@@ -103,6 +103,9 @@ def _count(features: Any, made: Feed) -> int | None:
             continue
     if output is None:
         return None
-    output = getattr(output, "pooler_output", output)
+    if getattr(output, "pooler_output", None) is not None:
+        output = output.pooler_output
+    elif hasattr(output, "last_hidden_state"):
+        output = output.last_hidden_state
     tensors = [output] if isinstance(output, Tensor) else list(output)
     return sum(tensor.shape[:-1].numel() for tensor in tensors if isinstance(tensor, Tensor))

@@ -47,12 +47,15 @@ def videos(module: nn.Module, names: Names, rows: int) -> Iterator[Feed]:
 
 
 def _beside(made: Feed, names: Names, high: int, wide: int) -> Iterator[Feed]:
-    """`made` with its size, a mask over its tiles, or the shape that its tiles are laid out in."""
+    """`made` with its size, other pictures of it, a mask over its tiles, or how its tiles are laid out."""
     pixels = made["pixel_values"]
     rows = len(pixels)
     if "image_sizes" in names:
         yield {**made, "image_sizes": torch.tensor([[high, wide]]).expand(rows, 2).clone()}
     if pixels.dim() < 5:
+        others = [name for name in names if name.endswith("_pixel_values")]
+        if others:
+            yield {**made, **{name: pixels.clone() for name in others}}
         return
     tiles = pixels.shape[1]
     if "pixel_attention_mask" in names:

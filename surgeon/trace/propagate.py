@@ -108,9 +108,9 @@ def propagate(state: TraceState, *, strict: bool = False) -> None:
 
 
 def _look_again(early: list[tuple[Rule, Op]]) -> None:
-    """Ids may be compared before they are looked up, which tells what they index: judge again."""
+    """Ids may be compared or replaced before they are looked up, which tells what they index: judge again."""
     for rule, op in early:
-        if rule is rules.get("pointwise"):
+        if rule in (rules.get("pointwise"), rules.get("index")):
             op.state.unifier.op, op.state.unifier.module = f"aten.{op.name}", op.event.module
             rule(op)
             op.lock_unfollowed()

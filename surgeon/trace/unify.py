@@ -11,7 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from surgeon.trace.terms import Atom, Concat, Mark, Product, Term, atoms_of, concat, product, resolve
+from surgeon.trace.terms import (
+    Atom,
+    Concat,
+    Mark,
+    Product,
+    Term,
+    atoms_of,
+    concat,
+    is_data,
+    product,
+    resolve,
+)
 
 __all__ = ["Binding", "Mismatch", "Unifier"]
 
@@ -79,6 +90,8 @@ class Unifier:
             self._unify_atom(left, right)
         elif isinstance(left, Product) and isinstance(right, Product):
             self._align_products(left, right)
+        elif is_data(left) and is_data(right):
+            return  # positions beside positions that are shifted or joined elsewhere: nothing to learn
         elif isinstance(left, Concat):
             self._align_concats(left, right)
         elif isinstance(right, Concat):

@@ -61,6 +61,14 @@ def written(toy, x):
     return x
 
 
+def picked_whole(t, x):
+    mask = (torch.arange(19) > 3)[None, :, None].expand(5, 19, 24)
+    y = torch.zeros_like(x)
+    y[mask] = 2 * x[mask]
+    y[~mask] = x[~mask].view(-1, 24).tanh().flatten()
+    return y
+
+
 def picked_tokens(toy, x):
     mask = torch.arange(19).expand(5, 19) > 3
     y = torch.zeros_like(x)
@@ -297,6 +305,7 @@ COUPLED = {
     ),
     "run of indices": (lambda t, x: torch.cat([x[..., :10], x[..., torch.arange(10, 24)]], -1), {}, SPLIT),
     "picked by mask": (picked_tokens, {}, [WHOLE]),
+    "picked by a mask over whole tokens": (picked_whole, {}, [WHOLE]),
     # made inside forward, but the same for every index of a segment
     "filled": (half_of_ones, {}, SPLIT),
 }
@@ -390,7 +399,7 @@ LOCKED = {
         "indexed by constants or positions",
     ),
     "index as number": (lambda t, x: x * x.argmax(-1, keepdim=True).to(x.dtype), {}, "with its indices"),
-    "index compared": (lambda t, x: x * (x.argmax(-1, keepdim=True) > 3), {}, "with its indices"),
+    "index compared": (lambda t, x: x * (x.argmax(-1, keepdim=True) > 3), {}, "would renumber an index"),
     "index shifted": (lambda t, x: x * x.gather(-1, x.argmax(-1, True) // 2), {}, "with its indices"),
     "index to Python": (lambda t, x: x * int(x.sum((0, 1)).argmax()), {}, "indices leave for Python"),
     "indices to Python": (
@@ -403,6 +412,12 @@ LOCKED = {
         {},
         "indices leave for Python",
     ),
+    "picked by a mask over some of it": (
+        lambda t, x: x * x[(torch.arange(24) < 9).expand(5, 19, 24)].sum(),
+        {},
+        "picked by a mask",
+    ),
+    "picked by a mask of its own": (lambda t, x: x * x[x > 0].sum(), {}, "picked by a mask"),
     "mask to Python": (
         lambda t, x: x * float(sum(n for n, yes in enumerate((x.sum((0, 1)) > 0).tolist()) if yes)),
         {},

@@ -251,10 +251,15 @@ def test_a_model_that_hears_and_takes_no_text_is_traced_from_sounds():
     assert free == [*streams, *["kv_group(6)"] * 3, "vocab(151)"]
 
 
-def test_a_placeholder_ties_the_vocabulary():
+def test_a_placeholder_ties_what_lies_before_it_in_the_vocabulary():
     graph = trace_module(made(Pictures))
-    reasons = {group.name: group.locked for group in graph.groups if group.kind == "vocab"}
-    assert reasons == {"vocab": "computed with its indices (aten.eq in the model)", "vocab_2": None}
+    rows = [
+        group for group in graph.groups if any(s.param == "embed.weight" and s.dim == 0 for s in group.sites)
+    ]
+    assert [(group.kind, group.size) for group in rows] == [("vocab", MARK), ("vocab", VOCAB - MARK - 1)]
+    before, behind = (group.locked for group in rows)
+    assert before == "cutting it would renumber an index that forward knows (aten.eq in the model)"
+    assert behind is None
 
 
 def test_what_no_layout_reaches_is_noted():

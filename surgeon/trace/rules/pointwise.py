@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from surgeon.graph import Role
 from surgeon.trace.record import Value
 from surgeon.trace.rule import Op, rules
-from surgeon.trace.terms import Term, resolve
+from surgeon.trace.rules.special import bounds, compares, replaces
+from surgeon.trace.terms import Term
 
 __all__ = ["broadcast"]
 
@@ -28,7 +31,7 @@ _KEEPS_INDEX = frozenset(
         "fill",
     }
 )
-_COMPARES = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+_MIXES = frozenset({"where", "masked_fill", "fill", "copy"})
 _INDEX_DTYPES = ("int64", "int32")
 
 
@@ -111,22 +114,23 @@ def _pass_indices(op: Op) -> None:
     for value in op.inputs:
         domain = op.domain(value)
         if integral and op.name in _KEEPS_INDEX and (domain is not None or op.state.is_input(value)):
+            if domain is not None and op.name in _MIXES:
+                replaces(op, domain, _mixed_in(op, value))
+            if domain is not None and op.name.startswith("clamp"):
+                bounds(op, value, domain)
             op.pass_domain(value, op.out)
             return
-        if domain is not None and (op.name.endswith("_like") or _tells_none_apart(op, value, domain)):
+        if domain is not None and (op.name.endswith("_like") or compares(op, value, domain)):
             op.follow(value)
 
 
-def _tells_none_apart(op: Op, index: Value, domain: Term) -> bool:
-    """Comparing indices of one axis with each other, or with a number beyond its ends."""
-    if op.name not in _COMPARES:
-        return False
-    other = op.args[1] if op.args[0] == index else op.args[0]
-    if isinstance(other, Value):
-        theirs = op.domain(other)
-        return theirs is not None and resolve(theirs) is resolve(domain)
-    answers = op.event.func(torch.arange(domain.size), other)
-    return bool(answers.all()) or not answers.any()
+def _mixed_in(op: Op, index: Value) -> list[Any]:
+    """What stands beside the indices; not the condition that says where, or what is overwritten."""
+    if op.name == "copy" and index == op.args[1]:
+        return []
+    masks = {value for value in op.inputs if op.tensor(value).dtype == torch.bool}
+    given = [*op.args, *op.event.kwargs.values()]
+    return [arg for arg in given if arg is not None and arg != index and arg not in masks]
 
 
 def _pass_constants(op: Op) -> None:

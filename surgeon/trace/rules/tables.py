@@ -6,9 +6,11 @@ import torch
 
 from surgeon.trace.record import Value
 from surgeon.trace.rule import Op, rules
+from surgeon.trace.rules.masks import boolean_index
 from surgeon.trace.rules.pointwise import broadcast
 from surgeon.trace.rules.segments import segment
-from surgeon.trace.terms import Term, is_data
+from surgeon.trace.rules.special import replaces
+from surgeon.trace.terms import Term
 
 __all__: list[str] = []
 
@@ -68,22 +70,6 @@ def scatter(op: Op) -> None:
     op.set(op.out, terms)
 
 
-@rules.register("masked_scatter")
-def masked_scatter(op: Op) -> None:
-    """Where the mask holds, the next value of the source: a whole row, where the mask covers whole rows."""
-    terms, source = op.dims(op.args[0]), op.dims(op.args[2])
-    mask = op.tensor(op.args[1]).expand(op.shape(op.out))
-    rows = not hasattr(mask, "fake_mode") and bool((mask == mask[..., :1]).all())
-    if rows and source and source[-1].size == terms[-1].size:
-        op.unify(source.pop(), terms[-1])
-    else:
-        source.extend(terms)
-    for term in source:
-        if not is_data(term):
-            op.lock(term, "values are put in one after the other")
-    op.set(op.out, terms)
-
-
 @rules.register("index_add", "index_copy", "index_fill")
 def index_add(op: Op) -> None:
     """x[index[j]] += value[j] along one dim; the other dims are common."""
@@ -101,10 +87,13 @@ def index_add(op: Op) -> None:
 def index(op: Op) -> None:
     """Advanced indexing: the indexed dims are replaced by the broadcast dims of the indices."""
     source = op.args[0]
+    if "put" in op.name and (known := op.domain(source)) is not None:
+        replaces(op, known, op.args[2:3])
+        op.pass_domain(source, op.out)
     terms = op.dims(source)
     places = [(n, item) for n, item in enumerate(op.args[1]) if isinstance(item, Value)]
     if any(op.tensor(item).dtype == torch.bool for _, item in places):
-        _boolean_index(op, terms, places)
+        boolean_index(op, terms, places)
         return
     if _constant_run(op, terms, places):
         return
@@ -155,25 +144,3 @@ def _constant_run(op: Op, terms: list[Term], places: list[tuple[int, Value]]) ->
     op.set(op.out, terms)
     op.pass_domain(op.args[0], op.out)
     return True
-
-
-def _boolean_index(op: Op, terms: list[Term], places: list[tuple[int, Value]]) -> None:
-    """A mask covers as many dims as it has and leaves one of unknown length."""
-    if len(places) != 1:
-        for n, item in places:
-            op.lock(terms[n], "several masks at once")
-            op.dims(item)
-        op.dims(op.out)
-        return
-    n, mask = places[0]
-    covered = op.dims(mask)
-    for mine, theirs in zip(terms[n : n + len(covered)], covered, strict=True):
-        op.unify(mine, theirs)
-    rest = terms[n + len(covered) :]
-    if "put" in op.name:
-        if isinstance(op.args[2], Value):
-            broadcast(op, rest, op.args[2])
-        op.set(op.out, terms)
-    else:
-        op.set(op.out, [*terms[:n], op.state.new_atom(op.shape(op.out)[n]), *rest])
-        op.pass_domain(op.args[0], op.out)

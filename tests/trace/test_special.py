@@ -1,0 +1,104 @@
+"""Ids that a model compares with, or replaces by, numbers: those are indices of their own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from surgeon.rebuild.symmetry import prove, randomised
+from surgeon.trace import trace_module
+
+VOCAB, HIDDEN = 26, 14
+IDS = torch.zeros(5, 19, dtype=torch.int64)
+KNOWN = "cutting it would renumber an index that forward knows"
+
+
+class Reading(nn.Module):
+    """Ids, treated in some way, looked up and scored."""
+
+    def __init__(self, before):
+        super().__init__()
+        self.embed = nn.Embedding(VOCAB, HIDDEN)
+        self.out = nn.Linear(HIDDEN, 7)
+        self.before = before
+        self.register_buffer("ends", torch.tensor([2, 20]))
+
+    def forward(self, input_ids):
+        ids, factor = self.before(self, input_ids)
+        return self.out((self.embed(ids) * factor).tanh())
+
+
+def where_it_is(ids, *numbers):
+    return (torch.isin(ids, torch.tensor(numbers)) * 1.0 + 0.5)[..., None]
+
+
+def written(ids, number, other):
+    ids = ids.clone()
+    ids[ids == number] = other
+    return ids
+
+
+WAYS = {
+    "equal": (lambda t, ids: (ids, (ids == 3)[..., None] * 1.0 + 0.5), [(0, 3, True), (4, 26, False)]),
+    "unequal to the first": (lambda t, ids: (ids, ids.ne(0)[..., None] * 1.0), [(1, 26, False)]),
+    "the last": (lambda t, ids: (ids, (ids == 25)[..., None] * 1.0), [(0, 25, True)]),
+    "below": (lambda t, ids: (ids, (ids < 20)[..., None] * 1.0), [(0, 20, True), (20, 26, False)]),
+    "beyond the end": (lambda t, ids: (ids, (ids < 26)[..., None] * 1.0), [(0, 26, False)]),
+    "two of them": (
+        lambda t, ids: (ids, where_it_is(ids, 3, 20)),
+        [(0, 3, True), (4, 20, True), (21, 26, False)],
+    ),
+    "a buffer": (
+        lambda t, ids: (ids, (torch.isin(ids, t.ends) * 1.0)[..., None]),
+        [(0, 2, True), (3, 20, True), (21, 26, False)],
+    ),
+    "filled": (
+        lambda t, ids: (ids.masked_fill(ids == 20, 2), 1.0),
+        [(0, 2, True), (3, 20, True), (21, 26, False)],
+    ),
+    "chosen": (lambda t, ids: (torch.where(ids > 5, ids, 0), 1.0), [(1, 6, True), (6, 26, False)]),
+    "written": (
+        lambda t, ids: (written(ids, 20, 2), 1.0),
+        [(0, 2, True), (3, 20, True), (21, 26, False)],
+    ),
+    "bounded": (lambda t, ids: (ids.clamp(max=9), 1.0), [(0, 26, True)]),
+    "within bounds": (lambda t, ids: (ids.clamp(0, 25), 1.0), [(0, 26, False)]),
+    "compared with each other": (
+        lambda t, ids: (ids, (ids == ids[:, :1])[..., None] * 1.0),
+        [(0, 26, False)],
+    ),
+    "compared with what the inputs give": (
+        lambda t, ids: (ids, (ids == (ids > 0).sum())[..., None] * 1.0),
+        [(1, 26, True)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_special_ids_part_the_vocabulary_and_what_lies_behind_them_is_free(name):
+    before, expected = WAYS[name]
+    torch.manual_seed(0)
+    module = randomised(Reading(before).eval())
+    graph = trace_module(module, inputs={"input_ids": IDS})
+    found = []
+    for group in graph.groups:
+        rows = next((s.layout for s in group.sites if s.param == "embed.weight" and s.dim == 0), None)
+        if rows is not None:
+            found.append((rows.offset, rows.offset + group.size, group.locked is not None))
+            assert group.kind == "vocab"
+            if name not in ("bounded", "compared with what the inputs give"):
+                assert group.locked is None or KNOWN in group.locked
+    assert found == expected
+    ids = torch.randint(VOCAB, IDS.shape, generator=torch.Generator().manual_seed(0))
+    proofs = prove(module, graph, tokens=ids)
+    assert [proof for proof in proofs if not proof.passed] == []
+
+
+def test_the_parts_of_a_vocabulary_taken_as_one_are_no_symmetry():
+    module = randomised(Reading(WAYS["within bounds"][0]).eval())
+    whole = trace_module(module, inputs={"input_ids": IDS})
+    module.before = WAYS["equal"][0]
+    ids = torch.randint(VOCAB, IDS.shape, generator=torch.Generator().manual_seed(0))
+    (proof,) = prove(module, whole, [whole.group("vocab")], tokens=ids)
+    assert not proof.passed
