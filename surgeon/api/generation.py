@@ -16,37 +16,39 @@ from surgeon.errors import VerifyError
 from surgeon.rebuild.forward import first_output
 from surgeon.rebuild.quiet import quiet_transformers
 
-__all__ = ["check_generation", "within"]
+__all__ = ["GENERATED", "check_generation", "within"]
 
 GENERATED = 7
 """Tokens that are generated with the cache, to compare with a forward pass without one."""
 
 
-def check_generation(model: PreTrainedModel, prompt: Tensor, original: PreTrainedModel | None = None) -> str:
-    """Generate after `prompt` [1, length] with the cache; what came of it, in words.
+def check_generation(
+    model: PreTrainedModel, prompt: Tensor, original: PreTrainedModel | None = None, count: int = GENERATED
+) -> str:
+    """Generate `count` tokens after `prompt` [1, length] with the cache; what came of it, in words.
 
     Raises:
         VerifyError: it fails or computes something else, and the original does not.
     """
     try:
-        apart = _cached(model, prompt)
+        apart = _cached(model, prompt, count)
     except VerifyError as error:
-        if original is None or _generates(original, prompt):
+        if original is None or _generates(original, prompt, count):
             raise
         return f"generation with the cache goes wrong, and so it does with the original: {error.message}"
-    return f"{GENERATED} tokens generated with the cache: logits differ by {apart:.1e} from one pass without"
+    return f"{count} tokens generated with the cache: logits differ by {apart:.1e} from one pass without"
 
 
-def _generates(model: PreTrainedModel, prompt: Tensor) -> bool:
+def _generates(model: PreTrainedModel, prompt: Tensor, count: int) -> bool:
     try:
-        _cached(model, prompt.to(next(model.parameters()).device))
+        _cached(model, prompt.to(next(model.parameters()).device), count)
     except VerifyError:
         return False
     return True
 
 
 @torch.no_grad()
-def _cached(model: PreTrainedModel, prompt: Tensor) -> float:
+def _cached(model: PreTrainedModel, prompt: Tensor, count: int) -> float:
     """Relative difference of the logits, generated step by step and computed at once."""
     two_sided = bool(model.config.is_encoder_decoder)
     kept: Any = model.generation_config
@@ -56,8 +58,8 @@ def _cached(model: PreTrainedModel, prompt: Tensor) -> float:
             written = cast(Any, model).generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),
-                max_new_tokens=GENERATED,
-                min_new_tokens=GENERATED,
+                max_new_tokens=count,
+                min_new_tokens=count,
                 do_sample=False,
                 num_beams=1,
                 use_cache=True,
@@ -72,7 +74,7 @@ def _cached(model: PreTrainedModel, prompt: Tensor) -> float:
         words = " ".join(str(error).split())
         raise VerifyError(f"generation with the cache fails: {type(error).__name__}: {words}") from error
     got = torch.stack(written.logits, 1)
-    want = first_output(whole).value[:, -GENERATED - 1 : -1]
+    want = first_output(whole).value[:, -count - 1 : -1]
     tolerance = 1000 * torch.finfo(model.dtype).eps
     return within(
         got.to(want.dtype), want, tolerance, "cached generation differs from a pass without a cache"

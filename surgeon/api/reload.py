@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
-from surgeon.api.generation import check_generation, within
+from surgeon.api.generation import GENERATED, check_generation, within
 from surgeon.errors import VerifyError
 from surgeon.io import Checkpoint, DiskSource, has_own_code
 from surgeon.rebuild import load_into, probe_tokens
@@ -29,6 +29,9 @@ from surgeon.rebuild.tensors import stored_tensors
 from surgeon.rebuild.unread import Unread, unread_module
 
 __all__ = ["check_reload"]
+
+GENERATED_UNREAD = 3
+"""Tokens that are generated where each reads all weights from disk: one, and two that the cache serves."""
 
 LOOPED = (
     f"its experts are no multiple of {GROUPED_BYTES} bytes wide, which grouped products refuse: load it with "
@@ -72,7 +75,8 @@ def check_reload(
         said: list[str] = []
         if fresh.can_generate():
             wide = _in_float32(fresh) if fresh.dtype.itemsize < 4 else fresh
-            said.append(check_generation(wide, tokens[:1], original))
+            count = GENERATED if resident else GENERATED_UNREAD
+            said.append(check_generation(wide, tokens[:1], original, count))
     how = f"stock {loader.__name__} loads it" + (" with trust_remote_code" if code else "")
     if not resident:
         how = f"the class that {loader.__name__} chooses runs it, each weight read at its use"
