@@ -30,7 +30,8 @@ def images(module: nn.Module, names: Names, rows: int) -> Iterator[Feed]:
     if "pixel_values" not in names:
         return
     yield from _patches(module, names, rows)
-    for channels, high, wide, copies in _frames(module):
+    tiles = _tiles(module)
+    for channels, high, wide, copies in _frames(module, tuple(dict.fromkeys([*_COPIES, *tiles]))):
         shape = (rows, channels, high, wide) if copies is None else (rows, copies, channels, high, wide)
         made = {"pixel_values": _noise(*shape)}
         yield made
@@ -41,9 +42,8 @@ def videos(module: nn.Module, names: Names, rows: int) -> Iterator[Feed]:
     """One row of frames [rows, frames, channels, height, width] as ``pixel_values_videos``."""
     if "pixel_values_videos" not in names:
         return
-    for channels, high, wide, copies in _frames(module):
-        if copies is not None and copies > 1:
-            yield {"pixel_values_videos": _noise(rows, copies, channels, high, wide)}
+    for channels, high, wide, copies in _frames(module, _COPIES[2:]):
+        yield {"pixel_values_videos": _noise(rows, copies, channels, high, wide)}
 
 
 def _beside(made: Feed, names: Names, high: int, wide: int) -> Iterator[Feed]:
@@ -68,14 +68,12 @@ def _beside(made: Feed, names: Names, high: int, wide: int) -> Iterator[Feed]:
         yield {"pixel_values": pixels.unsqueeze(1), **beside}
 
 
-def _frames(module: nn.Module) -> Iterator[tuple[int, int, int, int | None]]:
-    """Channels, height, width and number of pictures that a sample may consist of."""
-    reader = next(iter(_readers(module)), None)
-    channels = reader.in_channels if reader is not None else 3
-    sides = _sides(module, reader)
-    for copies in dict.fromkeys([*_COPIES, *_tiles(module, sides)]):
-        for high, wide in sides:
-            yield channels, high, wide, copies
+def _frames(module: nn.Module, copies: tuple[int | None, ...]) -> Iterator[tuple[int, int, int, int | None]]:
+    """Channels, height and width of pictures, with each number of `copies` that a sample may consist of."""
+    channels = next((reader.in_channels for reader in _readers(module)), 3)
+    for count in copies:
+        for high, wide in _sides(module):
+            yield channels, high, wide, count
 
 
 def _readers(module: nn.Module) -> list[Any]:
@@ -89,8 +87,9 @@ def _readers(module: nn.Module) -> list[Any]:
     return sorted(reversed(distinct.values()), key=lambda part: part.in_channels == 1)
 
 
-def _sides(module: nn.Module, reader: Any) -> list[tuple[int, int]]:
+def _sides(module: nn.Module) -> list[tuple[int, int]]:
     """Heights and widths that the config tells, else four patches each way."""
+    reader = next(iter(_readers(module)), None)
     found: dict[tuple[int, int], None] = {}
     for name, value in config_fields(module):
         if name.endswith(("image_size", "img_size")):
@@ -102,14 +101,14 @@ def _sides(module: nn.Module, reader: Any) -> list[tuple[int, int]]:
     return list(found)
 
 
-def _tiles(module: nn.Module, sides: list[tuple[int, int]]) -> list[int]:
+def _tiles(module: nn.Module) -> list[int]:
     """How many tiles, and the whole picture, the resolutions that the config lists are made of."""
     grids = [value for name, value in config_fields(module) if name.endswith("pinpoints") and value]
     counts = {
-        1 + ceil(pin[0] / high) * ceil(pin[1] / wide)
+        1 + ceil(tall / high) * ceil(long / wide)
+        for high, wide in _sides(module)
         for grid in grids
-        for pin in grid
-        for high, wide in sides
+        for tall, long in grid
     }
     tilings = [value for name, value in config_fields(module) if name.endswith("num_tiles")]
     return sorted(counts | {count for count in tilings if isinstance(count, int)})

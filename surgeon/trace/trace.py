@@ -90,7 +90,8 @@ def _record(module: nn.Module, feeds: list[dict[str, Any]], *, optional: bool) -
         run = functools.partial(_attempt, module, state=state, calls=calls, outputs=outputs, done=done)
         failures = [error for feed in feeds if (error := run(feed, optional=optional)) is not None]
         if optional:
-            _record_the_rest(module, feeds[0], run, state, values)
+            learned = {value.id for value, names in values.items() if not parameters[names[0]].buffer}
+            _record_the_rest(module, feeds[0], run, recorder, learned)
         if failures and not recorder.events:
             raise failures[0]
     return Recording(state, parameters, _by_name(values), initial, calls, outputs, tuple(done))
@@ -100,12 +101,12 @@ def _record_the_rest(
     module: nn.Module,
     feed: dict[str, Any],
     run: Callable[..., TraceError | None],
-    state: TraceState,
-    values: Mapping[Value, Any],
+    recorder: Recorder,
+    learned: Set[int],
 ) -> None:
     """Run other kinds of input while parameters are untouched; of each kind the first that reaches some."""
     for ways in further_inputs(module, feed):
-        untouched = {value.id for value in values} - _read(state.recorder)
+        untouched = learned - _read(recorder)
         if not untouched:
             return
         next((extra for extra in ways if run(extra, optional=True, wanted=untouched) is None), None)

@@ -61,6 +61,12 @@ def written(toy, x):
     return x
 
 
+def sampled(picture):
+    """[5, c, h, w] → the same, each place looked up beside the middle."""
+    places = torch.full((5, *picture.shape[2:], 2), 0.3, dtype=picture.dtype)
+    return F.grid_sample(picture, places, align_corners=False)
+
+
 def picked_whole(t, x):
     mask = (torch.arange(19) > 3)[None, :, None].expand(5, 19, 24)
     y = torch.zeros_like(x)
@@ -145,6 +151,7 @@ COUPLED = {
         {},
         [WHOLE],
     ),
+    "sampled between places": (lambda t, x: x + sampled(x.mT.unsqueeze(2)).squeeze(2).mT, {}, [WHOLE]),
     "pooled": (lambda t, x: x + F.avg_pool1d(x.mT, 3, 1, 1).mT, {}, [WHOLE]),
     "pooled and stretched": (
         lambda t, x: F.interpolate(F.max_pool2d(x.mT.unsqueeze(2), (1, 2)), (1, 19)).squeeze(2).mT,
@@ -343,6 +350,7 @@ LOCKED = {
         "by its positions",
     ),
     "windows": (lambda t, x: F.pad(x, (1, 1)).unfold(-1, 3, 1).sum(-1), {}, "a window slides"),
+    "sampled between features": (lambda t, x: x + sampled(x[:, None])[:, 0], {}, "sampled by place"),
     "pooled features": (lambda t, x: F.avg_pool1d(x, 3, 1, 1) + x, {}, "a window slides"),
     "diagonal aside": (lambda t, x: torch.diag_embed(x, 1)[..., :24, :24].sum(-1), {}, "beside the main one"),
     "values put in": (
