@@ -2,21 +2,27 @@
 
 For a gap in the depth of a model: A is what enters the projection in the cut model, E the states that
 the original has behind the gap minus those that the cut model's Block ends on. Only ``A^T A`` and
-``A^T E`` are kept. Not here: a projection that lost inputs (`gap`).
+``A^T E`` are kept. Where a norm that only scales stands behind the projection, both are taken in its units;
+its scale moves with the projection, so the result is a first-order step, to be kept where it helps. Not
+here: a projection that lost inputs (`gap`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from surgeon.calibrate.behind_norm import norm_behind, scales_of
 from surgeon.calibrate.gram import GramSum
-from surgeon.calibrate.junction import Junction
-from surgeon.calibrate.taps import Entering, Taps
+from surgeon.calibrate.passage import Passage, Projection
 from surgeon.calibrate.walk import Forward, Walk
 
 __all__ = ["bridge_gap", "end_error"]
+
+Rows = tuple[Tensor, Tensor]
+"""A [tokens, features] and E [tokens, outputs] of one batch."""
 
 
 def bridge_gap(
@@ -24,7 +30,8 @@ def bridge_gap(
 ) -> tuple[Tensor, Tensor] | None:
     """``A^T A / n`` [features, features] and ``A^T E / n`` [features, outputs], float64.
 
-    E is in units of what the projection gives. None where its output does not simply join the stream.
+    E is in units of what the projection gives. None where its output does not join the stream, neither
+    simply nor behind a norm that only scales.
 
     Args:
         param: the projection's matrix.
@@ -33,33 +40,40 @@ def bridge_gap(
         walk: the cut model, before the Block.
         forward: runs the cut model.
     """
-    part = walk.module.get_submodule(param.rpartition(".")[0])
-    block = walk.module.get_submodule(walk.blocks[walk.at])
-    taps, entered = Taps(walk.module), []
+    projection = Projection(param, walk)
+    found = _gathered(projection, kept, targets, forward, None)
+    if found is not None:
+        return found
+    norm = norm_behind(projection.part, walk, forward)
+    return None if norm is None else _gathered(projection, kept, targets, forward, norm)
 
-    def see(seen: Entering) -> None:
-        entered.append(seen)
 
-    taps.subscribe((param,), see)
+def _gathered(
+    projection: Projection, kept: Tensor, targets: Sequence[Tensor], forward: Forward, norm: nn.Module | None
+) -> tuple[Tensor, Tensor] | None:
+    """Both means over all batches, through `norm` where there is one."""
     total = GramSum()
     for number, target in enumerate(targets):
-        entered.clear()
-        junction = Junction(part, block)
-        handles = list(taps.attach())
-        try:
-            with junction:
-                ends = walk.run(forward, number)
-        finally:
-            for handle in handles:
-                handle.remove()
-        if not junction.joined or len(entered) != 1 or entered[0].slices is not None:
+        passage = projection.run(forward, number, norm)
+        if not passage.junction.joined or passage.rows_NF is None:
             return None
-        e = ((target - ends) / junction.scale).reshape(-1, ends.shape[-1])
-        a = entered[0].rows_NF[:, kept.to(e.device)]
-        if len(a) != len(e):
+        a_NF = passage.rows_NF[:, kept.to(passage.rows_NF.device)]
+        e_NG = ((target - passage.end) / passage.junction.scale).reshape(-1, target.shape[-1])
+        rows = (a_NF, e_NG) if norm is None else _before_norm(a_NF, e_NG, passage)
+        if rows is None:
             return None
-        total.add(a, e)
+        total.add(*rows)
     return total.means()
+
+
+def _before_norm(a_NF: Tensor, e_NG: Tensor, passage: Passage) -> Rows | None:
+    """Features as the norm scales their tokens, errors in what its weight makes of them."""
+    given, own = passage.junction.given, passage.junction.own
+    scales = None if given is None or own is None else scales_of(given, own)
+    if scales is None:
+        return None
+    token, feature = scales
+    return a_NF.double() * token, torch.where(feature != 0, e_NG.double() / feature, 0)
 
 
 def end_error(targets: Sequence[Tensor], walk: Walk, forward: Forward) -> float:

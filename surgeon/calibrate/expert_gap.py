@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from surgeon.calibrate.gap import StreamGap
 from surgeon.calibrate.gated import Gated
-from surgeon.calibrate.gram import block_gram
+from surgeon.calibrate.gram import GramSum
 from surgeon.calibrate.junction import Junction
+from surgeon.calibrate.passage import behind
 from surgeon.calibrate.taps import Taps
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.errors import SurgeonError
@@ -49,33 +50,22 @@ def expert_gap(
     part = module.get_submodule(outlet.rpartition(".")[0])
     taps, seen, choice = Taps(module), [], []
     taps.follow(outlet, (), seen.append)
-    gram = cross = None
-    tokens, joined = 0, False
+    total, joined = GramSum(), False
     for number in range(len(cut[0].batches)):
-        aim = _behind(part, original, number)
+        aim, _ = behind(part, *original, number)
         handles = [*taps.attach(), part.register_forward_pre_hook(_chosen(choice), with_kwargs=True)]
         try:
             seen.clear()
             choice.clear()
-            have = _behind(part, cut, number)
+            have, _ = behind(part, *cut, number)
         finally:
             for handle in handles:
                 handle.remove()
         a_TF = _features(outlet, seen, next(iter(choice), None), have, kept)
         e_TH = (_state(aim) - _state(have)).reshape(len(a_TF), -1) / have.scale
-        gram = block_gram(a_TF) if gram is None else gram.add_(block_gram(a_TF))
-        cross = block_gram(a_TF, e_TH) if cross is None else cross.add_(block_gram(a_TF, e_TH))
-        tokens, joined = tokens + len(a_TF), have.joined
-    if gram is None or cross is None:
-        raise SurgeonError("there are no calibration samples to repair on", hint="more samples")
-    return StreamGap(gram / tokens, cross / tokens, joined)
-
-
-def _behind(part: nn.Module, walk: tuple[Walk, Forward], number: int) -> Junction:
-    junction = Junction(part, walk[0].module.get_submodule(walk[0].blocks[walk[0].at]))
-    with junction:
-        walk[0].run(walk[1], number)
-    return junction
+        total.add(a_TF, e_TH)
+        joined = have.joined
+    return StreamGap(*total.means(), joined)
 
 
 def _chosen(found: list[Tensor]) -> Callable[..., None]:

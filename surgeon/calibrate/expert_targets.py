@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from surgeon.calibrate.junction import Junction
+from surgeon.calibrate.passage import behind
 from surgeon.calibrate.training import Lesson
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.errors import SurgeonError
@@ -41,11 +41,11 @@ def expert_targets(
 
     found = []
     for number in range(len(cut[0].batches)):
-        aim = _behind(part, original, number)
+        aim, _ = behind(part, *original, number)
         calls.clear()
         handle = part.register_forward_pre_hook(before, with_kwargs=True)
         try:
-            have = _behind(part, cut, number)
+            have, _ = behind(part, *cut, number)
         finally:
             handle.remove()
         if aim.state is None or have.state is None or have.own is None or len(calls) != 1:
@@ -56,13 +56,6 @@ def expert_targets(
         lacking = ((aim.state - have.state) / have.scale).reshape(have.own.shape)
         found.append(Lesson(part, *calls[0], have.own + lacking))
     return tuple(found)
-
-
-def _behind(part: nn.Module, walk: tuple[Walk, Forward], number: int) -> Junction:
-    junction = Junction(part, walk[0].module.get_submodule(walk[0].blocks[walk[0].at]))
-    with junction:
-        walk[0].run(walk[1], number)
-    return junction
 
 
 def _detached(values: Any) -> Any:

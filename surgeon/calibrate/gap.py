@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from surgeon.calibrate.gram import GramSum
 from surgeon.calibrate.junction import Junction
-from surgeon.calibrate.taps import Entering, Taps
+from surgeon.calibrate.passage import Passage, Projection, behind
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.errors import SurgeonError
 
@@ -51,7 +51,7 @@ def states_behind(param: str, walk: Walk, forward: Forward) -> Aims:
     part = walk.module.get_submodule(param.rpartition(".")[0])
     aims = Aims([], [])
     for number in range(len(walk.batches)):
-        junction, end = _behind(part, walk, forward, number)
+        junction, end = behind(part, walk, forward, number)
         aims.behind.append(walk.keep(_state(junction)))
         aims.ends.append(walk.keep(end))
     return aims
@@ -73,29 +73,12 @@ def stream_gap(
     Raises:
         SurgeonError: the projection did not run as the output of a module of its own.
     """
-    part = walk.module.get_submodule(param.rpartition(".")[0])
-    entered: list[Entering] = []
-    taps = Taps(walk.module)
-    taps.subscribe((param,), entered.append)
-    total, joined = GramSum(), False
+    projection, total, joined = Projection(param, walk), GramSum(), False
     for number, aim in enumerate(aims):
-        handles = list(taps.attach())
-        try:
-            entered.clear()
-            have, _ = _behind(part, walk, forward, number)
-        finally:
-            for handle in handles:
-                handle.remove()
-        total.add(*_rows(param, entered, aim, have, kept, constant))
-        joined = have.joined
+        have = projection.run(forward, number)
+        total.add(*_rows(param, aim, have, kept, constant))
+        joined = have.junction.joined
     return StreamGap(*total.means(), joined)
-
-
-def _behind(part: nn.Module, walk: Walk, forward: Forward, number: int) -> tuple[Junction, Tensor]:
-    junction = Junction(part, walk.module.get_submodule(walk.blocks[walk.at]))
-    with junction:
-        end = walk.run(forward, number)
-    return junction, end
 
 
 def _state(junction: Junction) -> Tensor:
@@ -107,16 +90,14 @@ def _state(junction: Junction) -> Tensor:
     return junction.state
 
 
-def _rows(
-    param: str, entered: list[Entering], want: Tensor, have: Junction, kept: Tensor, constant: bool
-) -> tuple[Tensor, Tensor]:
+def _rows(param: str, want: Tensor, have: Passage, kept: Tensor, constant: bool) -> tuple[Tensor, Tensor]:
     """A [tokens, features] and E [tokens, outputs] of one batch."""
-    got = _state(have)
-    error = (want - got).reshape(-1, got.shape[-1]) / have.scale
-    if len(entered) != 1 or entered[0].slices is not None or len(entered[0].rows_NF) != len(error):
+    got = _state(have.junction)
+    error = (want - got).reshape(-1, got.shape[-1]) / have.junction.scale
+    if have.rows_NF is None or len(have.rows_NF) != len(error):
         raise SurgeonError(
             f"'{param}' is not used once a token by a module whose output it gives",
             hint="repair: {repair: refit, target: layer}",
         )
-    a = entered[0].rows_NF[:, kept.to(error.device)]
+    a = have.rows_NF[:, kept.to(error.device)]
     return (torch.cat([a, a.new_ones(len(a), 1)], 1) if constant else a), error

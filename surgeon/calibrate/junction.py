@@ -34,13 +34,14 @@ _VIEWS = (
 class Junction:
     """Watches the module of a projection, inside its Block: `state` is the stream behind it.
 
-    `own` is what the projection gave; ``state = stream + scale · own`` where `joined`, else
-    ``state = own``.
+    `own` is what the projection gave, of what it was `given`; ``state = stream + scale · own`` where
+    `joined`, else ``state = own``.
     """
 
     def __init__(self, part: nn.Module, block: nn.Module) -> None:
         self.part = part
         self.block = block
+        self.given: Tensor | None = None
         self.own: Tensor | None = None
         self.state: Tensor | None = None
         self.scale = 1.0
@@ -67,6 +68,7 @@ class Junction:
 
     def _after(self, part: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and self._mode is None:
+            self.given = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
             self.own = self.state = output.detach().clone()
             self.scale, self.joined = 1.0, False
             self._mode = _Follow(self, output)

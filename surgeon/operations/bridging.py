@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from surgeon.calibrate.behind_norm import bridge_behind_norm
 from surgeon.calibrate.bench import TOKENS
 from surgeon.calibrate.bridge import bridge_gap, end_error
 from surgeon.calibrate.gap import states_behind, stream_gap
@@ -221,7 +220,6 @@ class _Gaps:
         kept, forward = torch.from_numpy(cut.kept), self._forward(place, plan)
         if place in self.ends:
             found = bridge_gap(cut.param, kept, aim.states, have, forward)
-            found = found or bridge_behind_norm(cut.param, kept, aim.states, have, forward)
             return None if found is None else Gap(*found)
         aims = states_behind(cut.param, aim, self._original(aim.at)).behind
         behind = stream_gap(cut.param, kept, False, aims, have, forward)
