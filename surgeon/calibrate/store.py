@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Protocol
 
 import torch
@@ -98,11 +99,20 @@ def tally_key(
     return json.dumps(said, sort_keys=True)
 
 
-@cache
 def code_of(kind: object) -> str | None:
     """SHA-256 of the file that defines a class or function, when first asked for; None where it has none."""
+    module = inspect.getmodule(kind)
+    return _digest(kind) if module is None else _digest_of(module)
+
+
+@cache
+def _digest_of(module: ModuleType) -> str | None:
+    return _digest(module)
+
+
+def _digest(kind: object) -> str | None:
     try:
-        source = inspect.getsource(inspect.getmodule(kind) or kind)  # type: ignore[arg-type]
+        source = inspect.getsource(kind)  # type: ignore[arg-type]
     except (OSError, TypeError):
         return None
     return hashlib.sha256(source.encode()).hexdigest()
