@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 __all__ = ["page", "trip"]
@@ -27,6 +27,7 @@ are all locked; the share of unlocked Groups is given with them and without.
 
 """
 
+_INNER = ("ffn", "kv_group", "q_per_kv", "head_dim", "expert", "state")
 Trip = Literal["whole", "per layer", "in part", "none"]
 
 
@@ -44,7 +45,7 @@ def trip(row: dict) -> Trip:
 
 def page(rows: Sequence[dict], version: str) -> str:
     """The whole page as Markdown."""
-    parts = [HEAD.format(version=version), _totals(rows), _locks(rows)]
+    parts = [HEAD.format(version=version), _totals(rows), _locks(rows), _exceptions(rows)]
     for task in dict.fromkeys(row["family"].split("/")[0] for row in rows):
         parts.append(_table(task, [row for row in rows if row["family"].startswith(f"{task}/")]))
     return "\n".join(parts)
@@ -84,6 +85,30 @@ def _locks(rows: Sequence[dict]) -> str:
     for reason, count in reasons.most_common():
         lines.append(f"| {count} | {len(where[reason])} | {reason} | {min(where[reason])} |")
     return "\n".join(lines) + "\n"
+
+
+def _exceptions(rows: Sequence[dict]) -> str:
+    """Causal families that lack a free ffn (or states), or some of whose attention or experts are locked."""
+    causal = [row for row in rows if row["family"].startswith("causal/") and _ok(row, "trace")]
+    said = {row["family"]: _lacking(row["stages"]["trace"]["kinds"]) for row in causal}
+    found = {family: words for family, words in said.items() if words}
+    lines = [
+        "\n## Causal families without a free ffn, or with something locked in attention or experts\n",
+        f"{len(causal) - len(found)} of {len(causal)} have a free `ffn` (or `state`), and all of their "
+        f"{', '.join(f'`{kind}`' for kind in _INNER)} free. The others:\n",
+        "| family | what |",
+        "|---|---|",
+        *(f"| {family.split('/')[1]} | {words} |" for family, words in found.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _lacking(kinds: Mapping[str, Sequence[int]]) -> str:
+    """What one family lacks, by kind: how many are free and how many locked."""
+    said = [f"{kinds[kind][1]} {kind} locked" for kind in _INNER if kind in kinds and kinds[kind][1]]
+    if not any(kinds.get(kind, (0, 0))[0] for kind in ("ffn", "state")):
+        said.insert(0, "no free ffn")
+    return ", ".join(said)
 
 
 def _table(task: str, rows: Sequence[dict]) -> str:

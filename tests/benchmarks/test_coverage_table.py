@@ -58,3 +58,20 @@ def test_the_page_counts_trips_and_says_what_was_refused():
     assert "kv_group 8 → 6 per layer" in text
     assert "cut: kv_group: tied to the width" in text
     assert "whole; logits agree" in text
+
+
+def test_the_page_lists_causal_families_that_lack_something():
+    kinds = {
+        "dense": {"ffn": [3, 0], "kv_group": [3, 0], "position": [0, 2]},
+        "states": {"state": [3, 0]},
+        "slopes": {"ffn": [3, 0], "kv_group": [0, 1]},
+        "tangled": {"channel": [4, 0], "expert": [1, 2]},
+    }
+    rows = [row() for _ in kinds]
+    for one, (name, found) in zip(rows, kinds.items(), strict=True):
+        one["family"] = f"causal/{name}"
+        one["stages"]["trace"]["kinds"] = found
+    text = page(rows, "5.0")
+    assert "2 of 4 have a free `ffn` (or `state`)" in text
+    assert "| slopes | 1 kv_group locked |" in text
+    assert "| tangled | no free ffn, 2 expert locked |" in text
