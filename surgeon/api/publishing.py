@@ -34,6 +34,7 @@ from surgeon.io import (
     write_page,
     write_plan,
 )
+from surgeon.io.copies import BOOT
 from surgeon.io.work_key import work_key
 from surgeon.plan import Plan, Report
 from surgeon.rebuild import Arrangement, Comparison, ModuleSource, arrange, compare, probe_tokens, skeleton
@@ -57,7 +58,7 @@ class Writing:
     held_out: HeldOut | None = None
     """What to measure on, before and after."""
     proof: bool = True
-    """Compare the result with the masked original, and write checksums."""
+    """Compare the result with the masked original, write checksums, and wait until all is on the disk."""
     timed: bool = True
     """Measure the speed of both models."""
     memory: int | None = None
@@ -81,7 +82,8 @@ def publish(
     source = None if subject.checkpoint is None else subject.checkpoint.folder
     key = None if source is None else _key(plan, subject, arranged, writing)
     _check_unchanged(plan, subject)
-    with publishing(writing.out, source, bytes_needed(blank, source), key) as folder:
+    needed = bytes_needed(blank, source)
+    with publishing(writing.out, source, needed, key, durable=writing.proof) as folder:
         write_checkpoint(
             folder,
             blank,
@@ -91,6 +93,7 @@ def publish(
             shard_size=writing.shard_size,
             told=lambda done, total: progress("write", done, total),
             checksums=writing.proof,
+            durable=writing.proof,
         )
         written = Checkpoint.open(folder).unread_module(subject.device)
         if writing.proof:
@@ -126,9 +129,13 @@ def _check_unchanged(plan: Plan, subject: Subject) -> None:
 
 
 def _key(plan: Plan, subject: Subject, arranged: Arrangement, writing: Writing) -> str:
-    """What two runs must have in common for one to go on after the shards of the other."""
+    """What two runs must have in common for one to go on after the shards of the other.
+
+    Where nothing waits for the disk, that the machine was not started anew is part of it.
+    """
+    boot = None if writing.proof else BOOT.read_bytes()
     said = (plan.edits, subject.fingerprint(), arranged.config.to_dict(), writing.dtype, writing.shard_size)
-    return work_key(repr(said), plan.values)
+    return work_key(repr((*said, boot)), plan.values)
 
 
 def in_words(comparison: Comparison) -> str:

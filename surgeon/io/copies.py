@@ -24,7 +24,7 @@ from surgeon.io.header import TensorHeader
 from surgeon.io.shards import Piece
 from surgeon.io.slices import Selection
 
-__all__ = ["Copies", "copies_file", "copies_key", "read_copies", "write_copies"]
+__all__ = ["BOOT", "Copies", "copies_file", "copies_key", "read_copies", "write_copies"]
 
 VERSION = 1
 SUFFIX = ".copies.json"

@@ -1,7 +1,8 @@
 """Safetensors shards, written tensor by tensor: copied where it is selected, else computed in its turn.
 
-A shard bears its name only when it is whole and on the disk, so a run that is killed leaves whole shards
-and at most one draft; written again into the same folder, it goes on after them. Needs neither torch nor
+A shard bears its name only when it is whole and on the disk, so a run that is killed leaves whole shards and
+a few drafts; written again into the same folder, it goes on after them. Shards that are only copied are
+written two at a time; what is computed is computed one by one, since it needs memory. Needs neither torch nor
 transformers. Not here: what the tensors are (`disk_layout`), where the folder appears (`publish`).
 """
 
@@ -14,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from threading import Lock
 
 from surgeon.io.checksums import checksum
 from surgeon.io.header import BITS
@@ -24,6 +26,8 @@ __all__ = ["Piece", "Told", "unheard", "write_file", "write_shards"]
 
 ALIGNED = 8
 DRAFT = ".draft"
+THREADS = 2
+"""Shards that are written at the same time: one file takes one writer at a time."""
 
 Told = Callable[[int, int], None]
 """Told how many bytes are written, and how many there are."""
@@ -79,20 +83,25 @@ def write_shards(
     for file in folder.iterdir():
         if file.name not in names:
             file.unlink()
-    total, done = sum(piece.nbytes for shard in shards for piece in shard), 0
+    total = sum(piece.nbytes for shard in shards for piece in shard)
     finished: dict[str, Future[str | None]] = {}
-    with Files() as files, ThreadPoolExecutor(1) as finisher:
+    with Files() as files, ThreadPoolExecutor(THREADS) as threads, _Work(told, total) as work:
         files.watch(_sources(shards))
         for name, shard in zip(names, shards, strict=True):
-            if not (folder / name).exists():
-                handle = _write_shard(folder / f"{name}{DRAFT}", shard, files, _from(told, done, total))
-                finished[name] = finisher.submit(_finish, handle, folder / name, checksums, durable)
-            elif checksums:
-                finished[name] = finisher.submit(checksum, folder / name)
-            done += sum(piece.nbytes for piece in shard)
-            told(done, total)
-            files.check()
+            file = folder / name
+            if file.exists():
+                work.wrote(sum(piece.nbytes for piece in shard))
+                if checksums:
+                    finished[name] = threads.submit(work.part, checksum, file)
+            elif all(isinstance(piece.content, Selection) for piece in shard):
+                finished[name] = threads.submit(
+                    work.part, _copy_shard, file, shard, files, work, checksums, durable
+                )
+            else:
+                handle = _write_shard(_draft(file), shard, files, work.wrote)
+                finished[name] = threads.submit(work.part, _finish, handle, file, files, checksums, durable)
         sums = {name: future.result() for name, future in finished.items()}
+        files.check()
     if len(names) > 1:
         _write_index(folder, names, shards)
     return {name: found for name, found in sums.items() if found is not None}
@@ -100,11 +109,11 @@ def write_shards(
 
 def write_file(file: Path, pieces: Iterable[Piece]) -> None:
     """Write one file of tensors; it bears its name only when it is whole and on the disk."""
-    draft = file.with_name(f"{file.name}{DRAFT}")
+    draft = _draft(file)
     try:
         with Files() as files:
             handle = _write_shard(draft, _aligned(pieces), files, lambda count: None)
-        _finish(handle, file, checksums=False, durable=True)
+            _finish(handle, file, files, checksums=False, durable=True)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -114,9 +123,50 @@ def _sources(shards: Sequence[Sequence[Piece]]) -> set[Path]:
     return {content.source.file for content in contents if isinstance(content, Selection)}
 
 
-def _from(told: Told, begin: int, total: int) -> Callable[[int], None]:
-    """Tells of bytes that are counted from `begin`."""
-    return lambda count: told(begin + count, total)
+class _Stopped(Exception):
+    """Another part of the work failed."""
+
+
+class _Work:
+    """What several threads write: its progress is told as one, and all of it stops where a part fails."""
+
+    def __init__(self, told: Told, total: int) -> None:
+        self._told, self._total = told, total
+        self._lock = Lock()
+        self._done = 0
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> _Work:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._fail(error)
+        if isinstance(error, _Stopped) and self._failure is not None:
+            raise self._failure from None
+
+    def part(self, write: Callable[..., str | None], *args: object) -> str | None:
+        """Do a part of it, in any thread."""
+        try:
+            return write(*args)
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def wrote(self, count: int) -> None:
+        """So many bytes more are written.
+
+        Raises:
+            _Stopped: there is no use in going on.
+        """
+        with self._lock:
+            if self._failure is not None:
+                raise _Stopped
+            self._done += count
+            self._told(self._done, self._total)
+
+    def _fail(self, error: BaseException | None) -> None:
+        with self._lock:
+            self._failure = self._failure or error
 
 
 def _split(pieces: Sequence[Piece], shard_size: int) -> list[list[Piece]]:
@@ -144,8 +194,20 @@ def _names(count: int) -> list[str]:
     return [f"{stem}-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
 
 
-def _write_shard(draft: Path, shard: Sequence[Piece], files: Files, told: Callable[[int], None]) -> int:
-    """Write one file; its open handle."""
+def _draft(file: Path) -> Path:
+    return file.with_name(f"{file.name}{DRAFT}")
+
+
+def _copy_shard(
+    file: Path, shard: Sequence[Piece], files: Files, work: _Work, checksums: bool, durable: bool
+) -> str | None:
+    """Write one file whole, of selections."""
+    handle = _write_shard(_draft(file), shard, files, work.wrote)
+    return _finish(handle, file, files, checksums, durable)
+
+
+def _write_shard(draft: Path, shard: Sequence[Piece], files: Files, wrote: Callable[[int], None]) -> int:
+    """Write one file, and tell of every tensor's bytes; its open handle."""
     header = _header(shard)
     handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
@@ -157,7 +219,7 @@ def _write_shard(draft: Path, shard: Sequence[Piece], files: Files, told: Callab
             else:
                 put(handle, memoryview(piece.content()).cast("B"), place)
             place += piece.nbytes
-            told(place - len(header))
+            wrote(piece.nbytes)
     except BaseException:
         os.close(handle)
         raise
@@ -179,10 +241,11 @@ def _header(shard: Sequence[Piece]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _finish(handle: int, file: Path, checksums: bool, durable: bool) -> str | None:
-    """To the disk, then to its name."""
-    draft = file.with_name(f"{file.name}{DRAFT}")
+def _finish(handle: int, file: Path, files: Files, checksums: bool, durable: bool) -> str | None:
+    """To the disk, then to its name, if what was read is still what it was."""
+    draft = _draft(file)
     try:
+        files.check()
         if durable:
             os.fsync(handle)
     finally:

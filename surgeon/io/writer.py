@@ -42,6 +42,7 @@ def write_checkpoint(
     shard_size: str = "5GB",
     told: Told = unheard,
     checksums: bool = False,
+    durable: bool = True,
 ) -> None:
     """Write a complete checkpoint into `folder`.
 
@@ -55,6 +56,7 @@ def write_checkpoint(
         shard_size: largest size of one file of weights.
         told: hears of the progress, in bytes.
         checksums: write ``SHA256SUMS`` of the weights.
+        durable: wait until the weights are on the disk.
 
     Raises:
         InputError: `shard_size` is no size.
@@ -62,7 +64,8 @@ def write_checkpoint(
     """
     size = parse_size(shard_size)
     stream = stored_tensors(module).items() if tensors is None else tensors
-    sums = write_shards(folder, pieces_of(module, stream, dtype), size, told, checksums=checksums)
+    pieces = pieces_of(module, stream, dtype)
+    sums = write_shards(folder, pieces, size, told, checksums=checksums, durable=durable)
     if sums:
         write_checksums(folder, sums)
     for file in () if original is None else side_files(original):

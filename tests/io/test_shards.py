@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from surgeon.errors import CheckpointError
 from surgeon.io.checksums import write_checksums
 from surgeon.io.header import read_header
 from surgeon.io.shards import Piece, write_shards
-from surgeon.io.slices import Selection
+from surgeon.io.slices import Files, Selection
 from surgeon.io.weights import INDEX, find_weights
 
 WRITER = """
@@ -132,6 +133,58 @@ def test_a_source_that_vanishes_in_the_middle(source, tmp_path):
             20_000,
             lambda d, t: (folder / "model.safetensors").unlink(missing_ok=True),
         )
+
+
+@pytest.mark.parametrize("failing", range(12))
+def test_where_one_shard_fails_all_stop_and_its_error_is_told(source, tmp_path, failing):
+    folder, _ = source
+    out = tmp_path / "out"
+    out.mkdir()
+    pieces, told = pieces_of(folder), []
+
+    def fail():
+        raise OSError(28, "full")
+
+    def computed(piece):
+        return lambda: Files().read(piece.content)
+
+    pieces[failing] = replace(pieces[failing], content=fail)
+    if failing < 9:
+        pieces[9] = replace(pieces[9], content=computed(pieces[9]))
+    with pytest.raises(OSError, match="full"):
+        write_shards(out, pieces, 20_000, lambda done, total: told.append(done))
+    assert told == sorted(told)
+    assert f"model-{failing // 2 + 1:05d}-of-00006.safetensors" not in {file.name for file in out.iterdir()}
+    pieces[failing] = pieces_of(folder)[failing]
+    write_shards(out, pieces, 20_000)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    write_shards(whole, pieces_of(folder), 20_000)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == {
+        file.name: file.read_bytes() for file in whole.iterdir()
+    }
+
+
+def test_the_error_of_a_copy_stops_what_is_computed(source, tmp_path):
+    folder, _ = source
+    out = tmp_path / "out"
+    out.mkdir()
+    pieces = pieces_of(folder)
+    lost = tmp_path / "lost.safetensors"
+    shutil.copyfile(folder / "model.safetensors", lost)
+    header = replace(find_weights(folder)["layers.0.weight"], file=lost)
+    pieces[0] = replace(pieces[0], content=Selection(header))
+    for place in range(2, 12):
+        pieces[place] = replace(pieces[place], content=lambda: time.sleep(0.2) or bytes(8000))
+    opened = []
+
+    def told(done, total):
+        opened.append(done)
+        lost.unlink(missing_ok=True)
+
+    with pytest.raises(CheckpointError, match="vanished while it was needed"):
+        write_shards(out, pieces, 20_000, told)
+    assert opened[-1] < 96_000
 
 
 def test_whole_shards_of_an_earlier_try_are_kept(source, tmp_path):
