@@ -1,7 +1,8 @@
 """Which config field counts the blocks of a Stack: one less takes away exactly one block's tensors.
 
-What goes along is found the same way: lists with an entry a block, lists of block numbers, mappings keyed
-by them, counts of first blocks. Not here: what is done with such a field (`config_depth`).
+It is a number, or a list that has as many entries. What goes along is found the same way: lists with an
+entry a block, lists of block numbers, mappings keyed by them, counts of first blocks. Not here: what is done
+with such a field (`config_depth`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ from transformers import PreTrainedConfig
 from surgeon.errors import RebuildError
 from surgeon.graph import Graph
 from surgeon.rebuild.config_depth import Depth, replaced
-from surgeon.rebuild.config_tree import Path, entry, keyed_beside, leaves, lists_beside, numbered_beside, vary
+from surgeon.rebuild.config_tree import (
+    Path,
+    entry,
+    keyed_beside,
+    leaves,
+    list_sizes,
+    lists_beside,
+    numbered_beside,
+    vary,
+)
 from surgeon.rebuild.rebuild import members_of
 from surgeon.rebuild.signature import Signature, measure
 
@@ -28,13 +38,14 @@ Blocks = tuple[str, ...]
 def find_depths(config: PreTrainedConfig, graph: Graph) -> tuple[Depth, ...]:
     """For every Stack the field that counts its blocks; a Stack that no field counts is left out."""
     whole = measure(config)
-    numbers = {path: value for path, value in leaves(config).items() if type(value) is int}
+    # Lists first: where one counts alone, a number that goes along with it is another's.
+    counts = list_sizes(config) | {p: value for p, value in leaves(config).items() if type(value) is int}
     depths = {stack.container: len(members_of(stack.container, graph)) for stack in graph.stacks}
     found: list[Depth] = []
     for container, blocks in depths.items():
         known = {name for depth in found for name in depth.containers}
         alike = [name for name, other in depths.items() if other == blocks and name not in known]
-        paths = [path for path, value in numbers.items() if value == blocks]
+        paths = [path for path, value in counts.items() if value == blocks]
         # Alone, else with the others of this depth: one field may count the blocks of all of them.
         tried = itertools.product(dict.fromkeys(((container,), tuple(alike))), paths)
         of_these = (_depth(path, config, names, graph, whole) for names, path in tried)

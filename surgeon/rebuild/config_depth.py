@@ -29,7 +29,7 @@ class Depth:
     """The field that counts the blocks of one Stack, or of several that are as deep as each other.
 
     Attributes:
-        path: where the field lies.
+        path: where the field lies; a number, or a list with one entry per block.
         containers: those of the Stacks.
         blocks: how many blocks it counts in each.
         lists: fields beside it with one entry per block.

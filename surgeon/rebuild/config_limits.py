@@ -17,6 +17,7 @@ from surgeon.rebuild.config_depth import Shallow
 from surgeon.rebuild.config_probe import ConfigSpace
 from surgeon.rebuild.config_solve import Inexpressible, find_changes
 from surgeon.rebuild.config_target import aim
+from surgeon.rebuild.config_tree import Path
 
 __all__ = ["ConfigLimits"]
 
@@ -32,6 +33,7 @@ class ConfigLimits:
         self._graph = graph
         self._alike = _alike(space.shallow, graph)
         self._shown = _shown(space.shallow, graph, [names[0] for names in self._alike])
+        self._moved: dict[str, frozenset[Path]] = {}
         self._errors: dict[frozenset[tuple[str, int]], InfeasibleError | None] = {}
 
     def tied(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -39,9 +41,7 @@ class ConfigLimits:
         sets: dict[tuple, list[str]] = {}
         for name in names:
             group = self._graph.group(name)
-            dims = {(self._space.shallow.shown(site.param), site.dim) for site in group.sites}
-            held = frozenset(f.path for f in self._space.movers(dims))
-            sets.setdefault((group.kind, group.size, held), []).append(name)
+            sets.setdefault((group.kind, group.size, self._movers(name)), []).append(name)
         return tuple(tuple(found) for found in sets.values())
 
     def refuse(self, sizes: Mapping[str, int]) -> Refusal | None:
@@ -74,6 +74,14 @@ class ConfigLimits:
         above = next(filter(works, _outward(count, size + 1, size)), None)
         return tuple(dict.fromkeys(kept for kept in (below, above) if kept is not None))
 
+    def _movers(self, name: str) -> frozenset[Path]:
+        """Fields that move a dim in which the Axis lies."""
+        if name not in self._moved:
+            sites = self._graph.group(name).sites
+            dims = {(self._space.shallow.shown(site.param), site.dim) for site in sites}
+            self._moved[name] = frozenset(f.path for f in self._space.movers(dims))
+        return self._moved[name]
+
     def _complete(self, names: Sequence[str]) -> bool:
         """Whether `names` has all Axes that must have one size with any of them, so that it can change."""
         wanted = set(names)
@@ -82,9 +90,11 @@ class ConfigLimits:
     def _hopeless(self, names: Sequence[str], size: int, sizes: Mapping[str, int]) -> bool:
         """Whether even round shares of the size are refused, and not by validators: then any count is.
 
-        Only told where nothing else is cut, since another Axis may need one certain count of this one.
+        Only told where no Axis is cut that the same fields move: it may need one certain count of this one.
         """
-        if any(count != self._graph.group(name).size for name, count in sizes.items()):
+        cut = (name for name, count in sizes.items() if count != self._graph.group(name).size)
+        own = frozenset().union(*map(self._movers, names))
+        if any(self._movers(name) & own for name in cut):
             return False
         part = next((size // factor for factor in range(2, size + 1) if size % factor == 0), 0)
         errors = [self._error(dict.fromkeys(names, kept)) for kept in {part, size - part} - {0, size}]

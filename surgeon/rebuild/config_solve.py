@@ -232,7 +232,7 @@ def _ledger(
         if p in new  # entries of dropped blocks are gone
     ]
     for depth in space.depths:
-        if entry(config, depth.path) == depth.blocks:
+        if entry(config, depth.path) == entry(space.config, depth.path):
             continue
         why = f"blocks of {' and '.join(depth.containers)} that are left"
         for path in (depth.path, *depth.lists, *depth.members, *depth.keyed, *depth.firsts):

@@ -24,6 +24,7 @@ __all__ = [
     "keyed_beside",
     "lacking",
     "leaves",
+    "list_sizes",
     "lists_beside",
     "numbered_beside",
     "path_text",
@@ -60,6 +61,16 @@ def leaves(config: PreTrainedConfig) -> dict[Path, object]:
     return found
 
 
+def list_sizes(config: PreTrainedConfig) -> dict[Path, int]:
+    """How many entries every list in the config has; of nothing but empty ones nothing is said."""
+    found: dict[Path, int] = {}
+    for path in leaves(config):
+        for place, step in enumerate(path):
+            if isinstance(step, int):
+                found[path[:place]] = max(step + 1, found.get(path[:place], 0))
+    return found
+
+
 def vary(config: PreTrainedConfig, changes: Mapping[Path, object]) -> PreTrainedConfig:
     """A new config of the same class with the leaves at the given paths changed.
 
@@ -82,8 +93,9 @@ def lists_beside(config: PreTrainedConfig, path: Path) -> tuple[Path, ...]:
     section = _holder(config.to_dict(), path)
     if not isinstance(section, Mapping):
         return ()
-    count = section[path[-1]]
-    return tuple((*path[:-1], k) for k, v in section.items() if isinstance(v, list) and len(v) == count)
+    count = _counted(section[path[-1]])
+    found = (k for k, v in section.items() if isinstance(v, list) and len(v) == count and k != path[-1])
+    return tuple((*path[:-1], key) for key in found)
 
 
 def numbered_beside(config: PreTrainedConfig, path: Path) -> dict[Path, list[int]]:
@@ -91,12 +103,13 @@ def numbered_beside(config: PreTrainedConfig, path: Path) -> dict[Path, list[int
     section = _holder(config.to_dict(), path)
     if not isinstance(section, Mapping):
         return {}
-    count = section[path[-1]]
+    count = _counted(section[path[-1]])
     return {
         (*path[:-1], key): value
         for key, value in section.items()
         if isinstance(value, list)
         and value
+        and key != path[-1]
         and all(type(number) is int and 0 <= number < count for number in value)
         and len(set(value)) == len(value)
     }
@@ -107,7 +120,7 @@ def keyed_beside(config: PreTrainedConfig, path: Path) -> tuple[Path, ...]:
     section = _holder(config.to_dict(), path)
     if not isinstance(section, Mapping):
         return ()
-    count = section[path[-1]]
+    count = _counted(section[path[-1]])
     return tuple(
         (*path[:-1], key)
         for key, value in section.items()
@@ -126,9 +139,10 @@ def resize_depth(
 ) -> PreTrainedConfig:
     """A new config whose depth, the field at `path`, counts only the blocks `keep`.
 
-    The lists at the paths `lists`, which have one entry per block, keep the entries of those blocks;
-    those at `members`, which list blocks by number, get their new numbers, and so do the keys of the
-    mappings at `keyed`; the numbers at `firsts`, of first blocks, count those of them that stay.
+    That field is a number, or a list with one entry per block. The lists at the paths `lists`, which have
+    one entry per block, keep the entries of those blocks; those at `members`, which list blocks by number,
+    get their new numbers, and so do the keys of the mappings at `keyed`; the numbers at `firsts`, of first
+    blocks, count those of them that stay.
 
     Raises:
         RebuildError: the config's own validators refuse the result.
@@ -144,9 +158,11 @@ def resize_depth(
         }
     for *_, key in firsts:
         section[key] = sum(block < section[key] for block in keep)
-    section[path[-1]] = len(keep)
-    for *_, key in lists:
+    by_entries = isinstance(section[path[-1]], list)
+    for *_, key in (*lists, path) if by_entries else lists:
         section[key] = [section[key][block] for block in keep]
+    if not by_entries:
+        section[path[-1]] = len(keep)
     for *_, key in members:
         section[key] = [place for place, block in enumerate(keep) if block in section[key]]
     return _from_fields(config, fields)
@@ -195,6 +211,11 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         transformers.logging.set_verbosity(before)
+
+
+def _counted(value: object) -> object:
+    """What a field counts: its value, or its entries."""
+    return len(value) if isinstance(value, list) else value
 
 
 def _number(key: object) -> int | None:

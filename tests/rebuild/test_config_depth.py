@@ -13,6 +13,7 @@ from transformers import (
     HrmTextConfig,
     LEDConfig,
     MiniCPM3Config,
+    NemotronHConfig,
     OlmoHybridConfig,
     OpenAIGPTConfig,
 )
@@ -20,7 +21,7 @@ from transformers import (
 from surgeon.errors import InfeasibleError
 from surgeon.plan import DropBlock, Plan
 from surgeon.rebuild.apply import apply_plan
-from surgeon.rebuild.config_tree import keyed_beside, lists_beside, resize_depth
+from surgeon.rebuild.config_tree import keyed_beside, list_sizes, lists_beside, resize_depth
 from surgeon.rebuild.verify import compare
 from tests.rebuild.config_cases import TOKENS, config_with, cut, probed_config
 
@@ -292,3 +293,24 @@ def test_a_list_of_the_encoder_is_none_of_as_deep_a_decoder():
         ("encoder_layers",): (("attention_window",),),
         ("decoder_layers",): (),
     }
+
+
+def test_a_list_of_blocks_may_be_all_that_counts_them():
+    # No number does; as many key-value heads as there are blocks, and heads beside, count none.
+    config = NemotronHConfig(
+        **{**SMALL, "num_key_value_heads": 4},
+        head_dim=6,
+        layers_block_type=["full_attention", "mlp", "full_attention", "mlp"],
+        mamba_num_heads=4,
+        mamba_head_dim=12,
+        n_groups=2,
+        ssm_state_size=8,
+    )
+    module, graph, space = probed_config(config)
+    assert [(depth.path, depth.lists) for depth in space.depths] == [(("layers_block_type",), ())]
+    plan = Plan(graph.model_type, (DropBlock("model.layers.1", 0),))
+    small, ledger = apply_plan(module, plan, graph, space)
+    kinds = ["full_attention", "full_attention", "mlp"]
+    assert [(row.field, row.new) for row in ledger] == [("layers_block_type", kinds)]
+    assert compare(module, small, plan, graph, TOKENS).require()
+    assert list_sizes(config)[("layers_block_type",)] == 4

@@ -85,3 +85,16 @@ def test_axes_that_only_shrink_together():
     assert found.refuse({"hidden": 40}) is not None
     assert found.refuse({**kv, "hidden": 40}) is None
     assert found.nearest(["hidden"], 45, kv) == (40,)
+
+
+def test_what_no_count_of_works_is_told_by_a_few_beside_another_cut(monkeypatch):
+    # A constant of the embedding follows its width, whatever becomes of the MLPs.
+    found, graph, _ = limits("gemma3", hidden_size=96)
+    ffn = dict.fromkeys(names(graph, "ffn"), graph.group(names(graph, "ffn")[0]).size // 2)
+    tried: list[object] = []
+    solved = ConfigLimits._solve
+    monkeypatch.setattr(
+        ConfigLimits, "_solve", lambda self, sizes: tried.append(sizes) or solved(self, sizes)
+    )
+    assert found.nearest(("hidden",), 72, ffn) == (96,)
+    assert len(tried) <= 4
