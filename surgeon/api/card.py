@@ -18,9 +18,8 @@ def model_card(report: Report) -> str:
 def _lines(report: Report) -> Iterator[str]:
     yield from ("---", "tags: [surgeon, pruned]", "---", "")
     yield from (f"# {report.model}, made smaller", "")
-    yield "Made with [surgeon](https://pypi.org/project/torch-surgeon): structures were removed, nothing was"
-    yield "retrained. `surgeon.yaml` is the recipe, `plan.json` replays the surgery, `report.json` has all"
-    yield "numbers."
+    yield "Made with [surgeon](https://pypi.org/project/torch-surgeon), which removes structures of models."
+    yield "`surgeon.yaml` is the recipe, `plan.json` replays the surgery, `report.json` has all numbers."
     yield from ("", "| loads in | | why |", "|---|---|---|")
     for one in report.loads:
         yield f"| {one.loader} | {one.verdict} | {one.why} |"

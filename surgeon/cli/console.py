@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["complain", "print_json", "print_table", "progress", "say", "stage_names", "warn"]
 
 PIPED_WIDTH = 160
+FOLDED = 2
+"""Spaces before what is left of a line that was too long."""
 
 
 def _console(stream: TextIO) -> Console:
@@ -32,7 +36,7 @@ def _mark(mark: str, style: str, message: str) -> None:
     """Print a message on stderr, led by a mark."""
     from rich.text import Text
 
-    _console(sys.stderr).print(Text.assemble((mark, style), message), soft_wrap=True)
+    _console(sys.stderr).print(Text.assemble((mark, style), message), soft_wrap=not sys.stderr.isatty())
 
 
 def complain(error: SurgeonError) -> None:
@@ -47,9 +51,21 @@ def warn(message: str) -> None:
     _mark("warning: ", "bold yellow", message)
 
 
-def say(message: str = "") -> None:
-    """Print a line on stdout, as it is."""
-    print(message)
+def say(message: str = "", indent: int = 0) -> None:
+    """Print a line on stdout: as it is, or folded between words to the width of a terminal."""
+    line = " " * indent + message
+    if not sys.stdout.isatty():
+        print(line)
+        return
+    print(
+        textwrap.fill(
+            line,
+            shutil.get_terminal_size().columns,
+            subsequent_indent=" " * (indent + FOLDED),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
 
 
 def print_json(document: Mapping[str, object]) -> None:

@@ -44,7 +44,10 @@ def print_measured(report: Report) -> None:
         say(f"perplexity measured with {protocol}")
     sample = measured.get("sample")
     if sample:
-        say(f"\nprompt  {sample['prompt']!r}\nbefore  {sample['before']!r}\nafter   {sample['after']!r}\n")
+        say()
+        for which in ("prompt", "before", "after"):
+            say(f"{which:<8}{sample[which]!r}")
+        say()
     for check in measured.get("checks", ()):
         say(f"checked: {check}")
 
@@ -74,6 +77,6 @@ def _print_step(record: StepRecord) -> None:
     else:
         say(title)
     for refused in record.refused:
-        say(f"  left alone: {refused.axis}: {refused.reason}")
+        say(f"left alone: {refused.axis}: {refused.reason}", indent=2)
     for note in record.notes:
-        say(f"  {note}")
+        say(note, indent=2)

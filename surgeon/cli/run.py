@@ -70,4 +70,5 @@ def command(
         return
     print_steps(report)
     print_measured(report)
-    say(f"\nwritten: {out}; report.html in it shows the stack before and after")
+    say()
+    say(f"written: {out}; report.html in it shows the stack before and after")

@@ -14,7 +14,7 @@ __all__ = ["achieved"]
 def achieved(
     pools: Sequence[Pool], counts: Counts, keep: Amount, before: State, after: State
 ) -> tuple[str, ...]:
-    """One line for the Report.
+    """What is left of the selected part, and of the model: lines for the Report.
 
     Args:
         pools: what the step selected.
@@ -30,8 +30,11 @@ def achieved(
     began = parameters_after(before.plan, before.graph)
     asked = f"{keep.count} of every axis"
     if keep.fraction is not None:
-        asked = f"{keep.fraction:.2%} of the selected part"
+        asked = f"{keep.fraction:.2%}"
     elif keep.params is not None:
-        asked = f"at most {keep.parameters(total)} parameters"
-    own = f"{left} of {part} selected parameters ({left / part:.2%}), " if part else ""
-    return (f"asked for {asked}: kept {own}{model} of the {began} that the model had ({model / began:.2%})",)
+        asked = f"at most {keep.parameters(total)}"
+    own = f": {left / part:.2%} of the selected parameters, {left} of {part}" if part else ""
+    return (
+        f"asked for {asked}{own}",
+        f"leaves {model / began:.2%} of the model, {model} of {began} parameters",
+    )

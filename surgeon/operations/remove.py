@@ -239,9 +239,8 @@ class Remove(Operation):
         if isinstance(self.allocation, Uniform) or len(pools) == axes:
             return ()
         return (
-            f"the config holds one size for several of {axes} axes, so allocation "
-            f"'{self.allocation.allocation}' had {len(pools)} counts to choose; export: "
-            "{layout: per_layer} gives each its own",
+            f"'{self.allocation.allocation}' chose {len(pools)} kept counts for {axes} axes, as the config "
+            "holds one size for several; export: {layout: per_layer} gives each its own",
         )
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
+
 import pytest
 
-from surgeon.cli.report import print_cost, print_steps
-from surgeon.plan import Choice, Cost, Refused, Report, StepRecord
+from surgeon.cli.console import complain
+from surgeon.cli.report import print_cost, print_measured, print_steps
+from surgeon.errors import SurgeonError
+from surgeon.plan import Choice, Cost, Loads, Refused, Report, StepRecord
 
 COST = Cost(parameters=1_240_000, bytes=2_480_000, kv_cache_bytes_per_token=1024)
 
@@ -53,3 +58,34 @@ def test_costs(capsys, metrics):
     assert "org/m" in shown
     assert ("+25.0%" in shown) == bool(metrics)
     assert ("1.024 kB/token" in shown) == (not metrics)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_is_never_overrun_and_words_stay_whole(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    long = (
+        "asked for 80.00%: 79.69% of the selected parameters, 473280 of 593920 of them, and more to say here"
+    )
+    choices = (Choice(axis="layers.0.mlp.ffn", size=512, kept=384, why="the 128 lowest by taylor"),)
+    records = (StepRecord(step=0, op="remove", choices=choices, notes=(long, long)),)
+    loads = (Loads(loader="vllm", verdict="unsure", why=f"as the original, {long}"),)
+    sample = {"prompt": long, "before": long * 2, "after": long}
+    report = Report(model="m", before=COST, after=COST, steps=records, loads=loads, warnings=(long,))
+    print_steps(report)
+    print_measured(
+        report.model_copy(update={"measured": {"metrics": {}, "sample": sample, "checks": [long]}})
+    )
+    complain(SurgeonError(long, hint=long))
+    shown = "".join(capsys.readouterr())
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert max(len(line.rstrip()) for line in plain.splitlines()) <= columns
+    assert plain.count("selected") == plain.count("asked for")
+    assert " ".join(plain.split()).count(long) >= 6
+
+
+def test_a_pipe_gets_whole_lines(capsys):
+    long = "word " * 60
+    printed_notes = printed(capsys, StepRecord(step=0, op="lock", notes=(long,)))
+    assert f"  {long}" in printed_notes.splitlines()
