@@ -105,14 +105,19 @@ class _Way:
                 walk.step_over()
                 self.held[f"states/{at + 1}"] = self.held[f"states/{at}"]
             else:
-                forward = self.view.fixed((*blocks[:at], *blocks[at + 1 :]), blocks[at])
-                found = gather_at_block(walk, forward, self.forward)
-                self._measured(f"found/{at}", found.statistics.results)
-                self._hold(f"states/{at + 1}", dict(enumerate(found.states)))
-                walk.go_on(self._numbered(f"states/{at + 1}"))
+                self._measure(at)
             if not self.backward:
                 del self.held[f"states/{at}"]
             self._done(at + 1)
+
+    def _measure(self, at: int) -> None:
+        """Block `at` and on; its weights are let go of before those of the next are read."""
+        blocks = self.walk.blocks
+        forward = self.view.fixed((*blocks[:at], *blocks[at + 1 :]), blocks[at])
+        found = gather_at_block(self.walk, forward, self.forward)
+        self._measured(f"found/{at}", found.statistics.results)
+        self._hold(f"states/{at + 1}", dict(enumerate(found.states)))
+        self.walk.go_on(self._numbered(f"states/{at + 1}"))
 
     def back(self) -> float:
         """From the loss, or the last Block that was reached, back to the first; the loss."""

@@ -54,9 +54,15 @@ class Unfinished:
 
     def put_aside(self, pieces: Mapping[str, Named]) -> None:
         """Where it is time, save those of `pieces` that are not saved yet, and forget all others."""
+        if time.monotonic() >= self._due:
+            self._save(pieces)
+
+    def through(self, pieces: Mapping[str, Named]) -> None:
+        """The run is through: save `pieces`, which a run of the same key finds, and forget all others."""
+        self._save(pieces)
+
+    def _save(self, pieces: Mapping[str, Named]) -> None:
         now = time.monotonic()
-        if now < self._due:
-            return
         for piece, tensors in pieces.items():
             if piece not in self.saved:
                 self.store.save(self._under(piece), tensors)

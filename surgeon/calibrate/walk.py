@@ -158,6 +158,17 @@ class Walk:
             self._compare(self.states[0], self.reference[self.at])
             self.reference[self.at] = self.states[0].new_zeros(0)
 
+    def state(self, name: str) -> dict[str, dict[str, Tensor]]:
+        """The states, as a piece of that name to put aside."""
+        return {f"{name}/{self.at}": {str(number): state for number, state in enumerate(self.states)}}
+
+    def take_up(self, name: str, pieces: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Go on from the piece of that name, if there is one."""
+        for piece, states in pieces.items():
+            if piece.startswith(f"{name}/"):
+                self.at = int(piece.rpartition("/")[2])
+                self.states = [states[str(number)] for number in range(len(states))]
+
     def step_over(self) -> None:
         """Leave the current Block out: its states are those of the next one."""
         self.at += 1

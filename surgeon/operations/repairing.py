@@ -91,8 +91,10 @@ def mended(repair: Repair, cuts: Sequence[Cut], before: State, cut: Plan) -> Men
         )
     done = repair.mend(cuts, _Evidence(before, cut, repr(repair)))
     args = repair.model_dump(mode="json", exclude={"repair"})
-    edits = tuple(Assign(name, f"repair.{repair.repair}", args, before.step) for name in done.values)
-    return Mended(edits, dict(done.values), done.notes)
+    order = dict.fromkeys(name for cut in cuts for name in (cut.param, cut.bias))  # what was kept may differ
+    values = {name: done.values[name] for name in order if name in done.values}
+    edits = tuple(Assign(name, f"repair.{repair.repair}", args, before.step) for name in values)
+    return Mended(edits, values, done.notes)
 
 
 def fitted_together(repair: Repair, param: str, graph: Graph) -> bool:
@@ -144,22 +146,23 @@ class _Evidence:
         bench = self.before.trial()
         unfinished = bench.unfinished(self.before.plan, self._said(cuts, constant))
         held = {} if unfinished is None else unfinished.resume(bench.keep)
-        walks = Walks.begin(self.before, self.cut, TOKENS)
-        walks.take_up(held)
-        done: dict[str, dict[str, Tensor]] = {}
-        for block, here in groupby(cuts, key=lambda cut: cut.block):
-            piece = f"{_FITTED}{block}"
-            if piece in held:
-                walks.put(_values(held[piece]))
-                done[piece] = held[piece]
+        blocks = {f"{_FITTED}{block}": tuple(own) for block, own in groupby(cuts, key=lambda cut: cut.block)}
+        done = {piece: held[piece] for piece in blocks if piece in held}
+        walks: Walks | None = None
+        for piece, here in blocks.items():
+            if piece in done:
                 continue
-            walks.advance_to(block)
+            if walks is None:
+                walks = Walks.begin(self.before, self.cut, TOKENS)
+                walks.take_up(held)
+                walks.put(_values({n: t for found in done.values() for n, t in found.items()}))
+            walks.advance_to(here[0].block)
             done[piece] = {n: t for cut in here for n, t in self._fitted(walks, cut, constant, mend).items()}
             if unfinished is not None:
                 unfinished.put_aside(done | walks.state())
             walks.told()
         if unfinished is not None:
-            unfinished.over()
+            unfinished.through(done)
         fitted = {name: tensor for found in done.values() for name, tensor in found.items()}
         apart = tuple(name.removeprefix(_APART) for name in fitted if name.startswith(_APART))
         return Along(_values(fitted), apart)

@@ -99,16 +99,12 @@ class Walks:
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """The states of both walks, as pieces to put aside."""
-        own = {f"original/{self._aim.at}": self._aim.states, f"cut/{self._have.at}": self._have.states}
-        return {piece: {str(n): t for n, t in enumerate(states)} for piece, states in own.items()}
+        return self._aim.state("original") | self._have.state("cut")
 
     def take_up(self, pieces: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Go on from what was put aside, if it holds such states."""
-        for sort, walk in (("original", self._aim), ("cut", self._have)):
-            for piece, states in pieces.items():
-                if piece.startswith(f"{sort}/"):
-                    walk.at = int(piece.rpartition("/")[2])
-                    walk.states = [states[str(number)] for number in range(len(states))]
+        self._aim.take_up("original", pieces)
+        self._have.take_up("cut", pieces)
 
     def _advance_original(self) -> None:
         if self._ends is None:

@@ -12,6 +12,7 @@ from surgeon.errors import InfeasibleError, PlanError
 from surgeon.graph import Graph
 from surgeon.plan.edits import Assign, DropBlock, Keep
 from surgeon.plan.gone import part_faults
+from surgeon.plan.left import LeftLimits, gone_groups
 from surgeon.plan.limits import Limits, Unlimited
 from surgeon.plan.plan import Plan
 from surgeon.registry import nearest
@@ -34,7 +35,8 @@ def check_plan(plan: Plan, graph: Graph, limits: Limits | None = None) -> None:
         )
     wrong = [*_edits(plan, graph), *_stacks(plan, graph)]
     if not wrong:
-        wrong = list(_exportable(plan, limits or Unlimited()))
+        gone = tuple(sorted(gone_groups(plan, graph)))
+        wrong = list(_exportable(plan, LeftLimits(limits or Unlimited(), gone)))
     if wrong:
         lines = "\n".join(f"  {line}" for line in wrong)
         raise InfeasibleError(f"the plan cannot be carried out:\n{lines}")

@@ -99,6 +99,24 @@ class OnlyEven(Unlimited):
         return Refusal(f"{odd[0]} is odd", (2, 4)) if odd else None
 
 
+class OneSize(Unlimited):
+    """One size for every Axis, those that are not named included."""
+
+    def tied(self, names):
+        return (tuple(names),)
+
+    def refuse(self, sizes: Mapping[str, int]) -> Refusal | None:
+        found = {sizes.get(f"layers.{layer}.mlp.ffn", 40) for layer in range(3)}
+        return Refusal(f"one size holds for all, and there are {len(found)}") if len(found) > 1 else None
+
+
+def test_what_went_with_a_dropped_block_has_no_size(graph):
+    cut = [Keep(f"layers.{layer}.mlp.ffn", (0, 1), 1) for layer in (0, 2)]
+    check_plan(plan(DropBlock("model.layers.1", 0), *cut), graph, OneSize())
+    with pytest.raises(InfeasibleError, match="one size holds for all, and there are 2"):
+        check_plan(plan(*cut), graph, OneSize())
+
+
 def test_what_the_config_cannot_express_is_refused_with_the_nearest(graph):
     check_plan(plan(Keep("layers.0.mlp.ffn", (0, 1), 0)), graph, OnlyEven())
     with pytest.raises(InfeasibleError, match=r"layers\.0\.mlp\.ffn is odd; nearest that works: 2 or 4"):
