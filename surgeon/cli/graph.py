@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-COLUMNS = ("kind", "sublayer", "size", "groups", "blocks", "costs each", "tensors", "locked")
+OF_MANY = ("kind", "sublayer", "size", "groups", "blocks", "costs each", "tensors", "locked")
+OF_ONE = ("axis", "kind", "size", "costs each", "tensors", "locked")
 
 
 def command(
@@ -64,25 +65,9 @@ def _show_chains(chains: Mapping[str, tuple[Link, ...]], left: str, right: str) 
 
 
 def _show(graph: Graph, every: bool) -> None:
-    from surgeon.plan import unit_cost
-
     rows = [[group] for group in graph.groups] if every else _roles(graph)
-    table = []
-    for groups in rows:
-        costs = sorted({unit_cost(group, graph) for group in groups})
-        table.append(
-            (
-                groups[0].kind,
-                _sublayer(groups[0], graph),
-                _span(group.size for group in groups),
-                groups[0].name if every else len(groups),
-                _blocks(groups, graph),
-                _span(costs),
-                _span(len(group.params) for group in groups),
-                _locked(groups),
-            )
-        )
-    columns = tuple("axis" if every and column == "groups" else column for column in COLUMNS)
+    columns = OF_ONE if every else OF_MANY
+    table = [tuple(cells[column] for column in columns) for cells in (_cells(row, graph) for row in rows)]
     title = f"{graph.model_type}: {size_text(graph.parameter_count)} parameters"
     print_table(title, columns, table, numbers=("size", "groups", "costs each", "tensors"))
     for stack in graph.stacks:
@@ -90,8 +75,27 @@ def _show(graph: Graph, every: bool) -> None:
             f"{part.name.rpartition('.')[2]} ({part.role})" for part in stack.blocks[0].sublayers
         )
         say(f"{stack.container}: {len(stack.blocks)} blocks of {parts or 'no sublayers'}")
+    for reason in _reasons(graph):
+        say(reason)
     for note in graph.notes:
         say(f"note: {note}")
+
+
+def _cells(groups: list[Group], graph: Graph) -> dict[str, object]:
+    """What there is to say of groups of one role, by column."""
+    from surgeon.plan import unit_cost
+
+    return {
+        "axis": groups[0].name,
+        "kind": groups[0].kind,
+        "sublayer": _sublayer(groups[0], graph),
+        "size": _span(group.size for group in groups),
+        "groups": len(groups),
+        "blocks": _blocks(groups, graph),
+        "costs each": _span(unit_cost(group, graph) for group in groups),
+        "tensors": _span(len(group.params) for group in groups),
+        "locked": _locked(groups),
+    }
 
 
 def _roles(graph: Graph) -> list[list[Group]]:
@@ -124,11 +128,17 @@ def _blocks(groups: list[Group], graph: Graph) -> str:
 
 
 def _locked(groups: list[Group]) -> str:
-    reasons: dict[str, int] = {}
-    for group in groups:
-        for reason in sorted(group.locks):
-            reasons[reason] = reasons.get(reason, 0) + 1
-    return "\n".join(
-        reason if count == len(groups) else f"{count} of {len(groups)}: {reason}"
-        for reason, count in reasons.items()
-    )
+    count = sum(bool(group.locks) for group in groups)
+    return ("yes" if count == len(groups) else f"{count} of {len(groups)}") if count else ""
+
+
+def _reasons(graph: Graph) -> list[str]:
+    """Each reason for a lock, with what it locks."""
+    found: dict[str, list[str]] = {}
+    for groups in _roles(graph):
+        sublayer = _sublayer(groups[0], graph)
+        for reason in sorted({reason for group in groups for reason in group.locks}):
+            count = sum(reason in group.locks for group in groups)
+            which = groups[0].kind if sublayer == "-" else f"{sublayer} {groups[0].kind}"
+            found.setdefault(reason, []).append(which + (f" ({count})" if len(groups) > 1 else ""))
+    return [f"locked: {', '.join(which)}: {reason}" for reason, which in found.items()]

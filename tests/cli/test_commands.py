@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from transformers import BloomConfig
 from typer.testing import CliRunner
 
 from surgeon.cli.app import app
@@ -62,6 +63,16 @@ def test_a_count_that_the_config_cannot_say_is_refused_with_the_nearest(recipe, 
     kind, keep = "steps.0.select.kind=kv_group", "steps.0.keep={count: 5}"
     refused = call("plan", recipe, "--model", saved_llama(), "--set", kind, "--set", keep, status=2)
     assert "5" in refused.stderr
+
+
+def test_graph_says_what_is_locked_and_why(tmp_path):
+    config = BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=64)
+    config.architectures = ["BloomForCausalLM"]
+    config.save_pretrained(tmp_path)
+    shown = call("graph", tmp_path).stdout
+    (row,) = (line.split() for line in shown.splitlines() if line.strip().startswith("kv_group"))
+    assert row[-1] == "yes"
+    assert "locked: kv_group: matched with constants" in shown
 
 
 def test_graph(saved_llama, tmp_path):
