@@ -60,8 +60,12 @@ def _show_chains(chains: Mapping[str, tuple[Link, ...]], left: str, right: str) 
     if not chains:
         say(f"{left} and {right} share no axis")
     for axis, links in chains.items():
-        rows = [(link.left, link.op, link.right, link.module) for link in links]
-        print_table(f"{axis}: {len(links)} ops", ("from", "op", "to", "in module"), rows)
+        say(f"{axis}: {len(links)} ops")
+        for place, link in enumerate(links):
+            if place == 0:
+                say(link.left, indent=2)
+            say(f"{link.op} in {link.module}", indent=6)
+            say(link.right, indent=2)
 
 
 def _show(graph: Graph, every: bool) -> None:

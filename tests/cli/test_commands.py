@@ -85,8 +85,10 @@ def test_graph(saved_llama, tmp_path):
     assert json.loads(call("graph", model, "--json", "-").stdout) == written
     assert written["surgeon_graph"] == 1
     chain = call("graph", model, "--why", GATE, DOWN).stdout
-    assert "layers.0.mlp.ffn" in chain
+    ends = [line.strip() for line in chain.splitlines() if line.strip() in (f"{GATE}[0]", f"{DOWN}[1]")]
+    assert ends == [f"{GATE}[0]", f"{DOWN}[1]"]
     assert "aten." in chain
+    assert "0 ops" in call("graph", model, "--why", GATE, GATE).stdout
     assert "no parameter" in call("graph", model, "--why", "absent", DOWN, status=1).stderr
 
 
