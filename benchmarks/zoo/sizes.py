@@ -129,7 +129,7 @@ _ROWS: tuple[tuple[str, str, int], ...] = (
     (r"vocab", "vocab", 1000),
     (r"num_channels|in_channels|tokenizer_chunk|kernel|conv_l_cache|stride|buckets|num_labels|_mult$", "", 0),
     (r"num_codebooks", "codebooks", 2),
-    (r"window_infer$|num_patches$", "", 0),
+    (r"^n_window|window_infer$|num_patches$", "", 0),
     (r"chunk_(left|right)_context", "context", 3),
     (r"kpool", "period", 3),
     (r"(period|interval|step|frequency|pattern|every_n_layers|group_size)$", "period", 3),

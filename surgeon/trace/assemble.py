@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 from torch import nn
 
@@ -18,7 +19,7 @@ from surgeon.trace.occurrences import find_occurrences
 from surgeon.trace.picks import picks_of
 from surgeon.trace.record import Value
 from surgeon.trace.recording import Recording
-from surgeon.trace.terms import atoms_of
+from surgeon.trace.terms import Term, atoms_of
 
 __all__ = ["assemble"]
 
@@ -84,21 +85,23 @@ def _sizes(parameters: Mapping[str, Parameter]) -> dict[str, int]:
 
 
 def _ports(recording: Recording) -> dict[int, list[Port]]:
-    """Where Axes leave or enter the model, by Atom."""
+    """Where Axes leave or enter the model, by Atom; once, also where several passes had them."""
     state = recording.state
-    ports: dict[int, list[Port]] = {}
+    ports: dict[int, dict[Port, None]] = {}
+
+    def note(term: Term, name: str, direction: Literal["input", "output"], dim: int | None) -> None:
+        for atom, layout in placements(term):
+            ports.setdefault(atom.id, {})[Port(name, direction, dim, layout)] = None
+
     for number, name in state.inputs.items():
         if number in state.domains:
-            for atom, layout in placements(state.domains[number]):
-                ports.setdefault(atom.id, []).append(Port(name, "input", None, layout))
+            note(state.domains[number], name, "input", None)
         for dim, term in enumerate(recording.dims(Value(number))):
-            for atom, layout in placements(term):
-                ports.setdefault(atom.id, []).append(Port(name, "input", dim, layout))
+            note(term, name, "input", dim)
     for name, value in recording.outputs.items():
         for dim, term in enumerate(recording.dims(value)):
-            for atom, layout in placements(term):
-                ports.setdefault(atom.id, []).append(Port(name, "output", dim, layout))
-    return ports
+            note(term, name, "output", dim)
+    return {number: list(found) for number, found in ports.items()}
 
 
 def _is_vocab(ports: list[Port], reads_ids: bool) -> bool:

@@ -46,13 +46,17 @@ def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[Itera
     """Kinds of input that reach other parts of a language model than the token ids in `feed` do.
 
     Each kind in all the ways that the model may want it, of which one is enough, in the place of `feed`.
-    States of an encoder, for a decoder that can attend to one. Ids of a second vocabulary. The segment of
-    every token, a first token that all attend to. Images, videos and sounds, in several layouts.
+    States of an encoder, for a decoder that can attend to one. Ids of a second vocabulary, or of entities and
+    where in the text they are. The segment of every token, a first token that all attend to. Images, videos
+    and sounds, in several layouts.
     """
     accepted = inspect.signature(module.forward).parameters
     ids = feed["input_ids"]
     yield _encoder_states(module, accepted, feed)
     yield ({**feed, **made} for made in _other_ids(accepted, ids))
+    if {"entity_ids", "entity_position_ids"} <= accepted.keys():
+        few = ids[:, : ids.shape[1] // 2]
+        yield iter([{**feed, "entity_ids": few, "entity_position_ids": few[..., None].clone()}])
     if "token_type_ids" in accepted:
         yield iter([{**feed, "token_type_ids": torch.zeros_like(ids)}])
     if "global_attention_mask" in accepted:

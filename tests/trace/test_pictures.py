@@ -170,6 +170,7 @@ def test_the_tower_is_reached_and_what_is_found_is_proven(kind):
     graph = trace_module(module)
     assert [p.name for p in graph.parameters.values() if not p.touched] == []
     found = {frozenset(site_text(site) for site in group.sites): group.locked for group in graph.groups}
+    assert all(len({*group.ports}) == len(group.ports) for group in graph.groups)
     stream = {"embed.weight[1]", "connect.weight[0]", "connect.bias[0]", "out.weight[1]"}
     assert found[frozenset(f"{place} 0+[{WIDTH}:1]" for place in stream)] is None
     assert any("connect.weight[1]" in " ".join(sites) for sites, lock in found.items() if lock is None)
@@ -230,6 +231,22 @@ class SecondVocabulary(Reader):
         return self.out(hidden.tanh())
 
 
+class Entities(Reader):
+    """What a text speaks of, beside the text: which, and where."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Embedding(19, TOWER)
+        self.config.entity_vocab_size = 19
+
+    def forward(self, input_ids, entity_ids=None, entity_position_ids=None):
+        hidden = self.embed(input_ids)
+        if entity_ids is not None:
+            seen = self.second(entity_ids) * entity_position_ids.ge(0).sum(-1, keepdim=True)
+            hidden = hidden + self.connect(seen.mean(1, keepdim=True))
+        return self.out(hidden.tanh())
+
+
 class Listening(Reader):
     """A decoder that is handed what an encoder gave."""
 
@@ -245,7 +262,7 @@ class Listening(Reader):
         self.lower = nn.Linear(WIDTH, WIDTH)
 
 
-@pytest.mark.parametrize("kind", [SecondVocabulary, Listening])
+@pytest.mark.parametrize("kind", [SecondVocabulary, Entities, Listening])
 def test_what_another_text_or_an_encoder_reaches_is_recorded(kind):
     module = made(kind)
     graph = trace_module(module)
