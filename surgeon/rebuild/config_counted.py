@@ -1,8 +1,8 @@
 """Which config field counts the blocks of a Stack: one less takes away exactly one block's tensors.
 
 It is a number, or a list that has as many entries. What goes along is found the same way: lists with an
-entry a block, lists of block numbers, mappings keyed by them, counts of first blocks. Not here: what is done
-with such a field (`config_depth`).
+entry a block, lists of block numbers, mappings keyed by them, counts of first or last blocks. Not here: what
+is done with such a field (`config_depth`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def _depth(
         if _counts(depth, config, places, graph, whole):
             depth = _only_lists_per_block(depth, config, whole)
             members = _lists_of_blocks(depth, config, places, whole)
-            return replace(depth, members=members, firsts=_counts_of_first(depth, config, places, whole))
+            firsts, lasts = _counts_of_ends(depth, config, places, whole)
+            return replace(depth, members=members, firsts=firsts, lasts=lasts)
     return None
 
 
@@ -167,25 +168,37 @@ def _keyed(depth: Depth, config: PreTrainedConfig, whole: Signature) -> tuple[Pa
     return tuple(found)
 
 
-def _counts_of_first(
+def _counts_of_ends(
     depth: Depth, config: PreTrainedConfig, places: Sequence[Blocks], whole: Signature
-) -> tuple[Path, ...]:
-    """Numbers that, one less, change exactly the last of as many first blocks, and more leave it alone.
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Numbers that count first blocks of another sort, and numbers that count last ones.
 
-    A width that only this block has, of as many heads as it has blocks up to it, changes it either way.
+    One less changes exactly the last of those that are counted, one more the next, and no larger number
+    that one: a width that only this block has, of as many heads as it has blocks up to it, changes it
+    either way.
     """
-    found: list[Path] = []
+    firsts: list[Path] = []
+    lasts: list[Path] = []
     for path, value in leaves(config).items():
         beside = path[:-1] == depth.path[:-1] and path != depth.path
-        if beside and type(value) is int and 0 < value <= len(places):
-            last = _heads(places[value - 1])
-            moved = {f"{name}.".startswith(last) for name in _moved(config, {path: value - 1}, whole)}
-            more = itertools.chain.from_iterable(
-                _moved(config, {path: other}, whole) for other in (value + 1, value * 2)
-            )
-            if moved == {True} and not any(f"{name}.".startswith(last) for name in more):
+        if not (beside and type(value) is int and 0 < value <= len(places)):
+            continue
+        less, more, many = (_moved(config, {path: n}, whole) for n in (value - 1, value + 1, value * 2))
+        for order, found in ((places, firsts), (places[::-1], lasts)):
+            own = _heads(order[value - 1])
+            following = _heads(order[value]) if value < len(order) else ()
+            if less and _all_in(less, own) and _all_in(more, following) and not _any_in(many, own):
                 found.append(path)
-    return tuple(found)
+                break
+    return tuple(firsts), tuple(lasts)
+
+
+def _all_in(names: Set[str], heads: tuple[str, ...]) -> bool:
+    return all(f"{name}.".startswith(heads) for name in names)
+
+
+def _any_in(names: Set[str], heads: tuple[str, ...]) -> bool:
+    return any(f"{name}.".startswith(heads) for name in names)
 
 
 def _moved(config: PreTrainedConfig, changes: Mapping[Path, object], whole: Signature) -> set[str]:

@@ -36,6 +36,7 @@ class Depth:
         members: fields beside it that list some blocks by their numbers.
         keyed: mappings beside it whose keys are numbers of blocks.
         firsts: fields beside it that say how many of the first blocks are of another sort.
+        lasts: the same of the last blocks.
     """
 
     path: Path
@@ -45,10 +46,17 @@ class Depth:
     members: tuple[Path, ...] = ()
     keyed: tuple[Path, ...] = ()
     firsts: tuple[Path, ...] = ()
+    lasts: tuple[Path, ...] = ()
+
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """Fields that follow which blocks are left."""
+        return (*self.lists, *self.members, *self.keyed, *self.firsts, *self.lasts)
 
     def resize(self, config: PreTrainedConfig, keep: Sequence[int]) -> PreTrainedConfig:
         """A new config with only the blocks `keep`; a RebuildError where its validators refuse."""
-        return resize_depth(config, self.path, keep, self.lists, self.members, self.keyed, self.firsts)
+        ends = {"firsts": self.firsts, "lasts": self.lasts}
+        return resize_depth(config, self.path, keep, self.lists, self.members, self.keyed, **ends)
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,29 @@ class ConfigLimits:
         self._errors: dict[frozenset[tuple[str, int]], InfeasibleError | None] = {}
 
     def tied(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-        """Axes of one kind and size whose sizes are moved by the same fields share one count."""
+        """Axes of one kind and size whose sizes are moved by the same fields share one count.
+
+        So do those that share some of these fields, where neither can be cut alone but all can together:
+        heads of two sizes, of which one field counts all.
+        """
         sets: dict[tuple, list[str]] = {}
         for name in names:
             group = self._graph.group(name)
             sets.setdefault((group.kind, group.size, self._movers(name)), []).append(name)
-        return tuple(tuple(found) for found in sets.values())
+        alike: dict[tuple, list[list[str]]] = {}
+        for (kind, size, _), found in sets.items():
+            alike.setdefault((kind, size), []).append(found)
+        return tuple(tuple(one) for found in alike.values() for one in self._joined(found))
+
+    def _joined(self, sets: list[list[str]]) -> list[list[str]]:
+        """`sets` of one kind and size, or all as one."""
+        shared = frozenset.intersection(*(self._movers(names[0]) for names in sets))
+        every = [name for names in sets for name in names]
+        if len(sets) < 2 or not shared or not self._complete(every):
+            return sets
+        size = self._graph.group(every[0]).size
+        alone = all(self._hopeless(names, size, {}) for names in sets)
+        return [every] if alone and not self._hopeless(every, size, {}) else sets
 
     def refuse(self, sizes: Mapping[str, int]) -> Refusal | None:
         """None where a config builds these sizes, else the reason and the nearest counts.

@@ -181,8 +181,7 @@ def _kept_blocks(depth: Depth, plan: Plan, graph: Graph) -> tuple[int, ...]:
         container: tuple(p for p, name in enumerate(members_of(container, graph)) if name not in dropped)
         for container in depth.containers
     }
-    by_place = bool(depth.lists or depth.members or depth.keyed or depth.firsts)
-    if len({places if by_place else len(places) for places in kept.values()}) > 1:
+    if len({places if depth.beside else len(places) for places in kept.values()}) > 1:
         counts = " and ".join(f"{len(places)} of '{container}'" for container, places in kept.items())
         raise InfeasibleError(
             f"{path_text(depth.path)} counts the blocks of {len(kept)} stacks at once: it leaves {counts}",
@@ -235,7 +234,7 @@ def _ledger(
         if entry(config, depth.path) == entry(space.config, depth.path):
             continue
         why = f"blocks of {' and '.join(depth.containers)} that are left"
-        for path in (depth.path, *depth.lists, *depth.members, *depth.keyed, *depth.firsts):
+        for path in (depth.path, *depth.beside):
             before, after = entry(space.config, path), entry(config, path)
             if before != after:
                 rows.append(LedgerRow(field=path_text(path), old=_json(before), new=_json(after), why=why))

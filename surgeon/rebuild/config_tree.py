@@ -136,13 +136,14 @@ def resize_depth(
     members: Sequence[Path] = (),
     keyed: Sequence[Path] = (),
     firsts: Sequence[Path] = (),
+    lasts: Sequence[Path] = (),
 ) -> PreTrainedConfig:
     """A new config whose depth, the field at `path`, counts only the blocks `keep`.
 
     That field is a number, or a list with one entry per block. The lists at the paths `lists`, which have
     one entry per block, keep the entries of those blocks; those at `members`, which list blocks by number,
     get their new numbers, and so do the keys of the mappings at `keyed`; the numbers at `firsts`, of first
-    blocks, count those of them that stay.
+    blocks, and at `lasts` count those of them that stay.
 
     Raises:
         RebuildError: the config's own validators refuse the result.
@@ -158,6 +159,9 @@ def resize_depth(
         }
     for *_, key in firsts:
         section[key] = sum(block < section[key] for block in keep)
+    blocks = _counted(section[path[-1]])
+    for *_, key in lasts:
+        section[key] = sum(block >= blocks - section[key] for block in keep)
     by_entries = isinstance(section[path[-1]], list)
     for *_, key in (*lists, path) if by_entries else lists:
         section[key] = [section[key][block] for block in keep]

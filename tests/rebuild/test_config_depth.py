@@ -232,6 +232,10 @@ def test_depth_is_found_where_the_last_blocks_lack_what_earlier_ones_have():
     small, _ = apply_plan(module, plan, graph, space)
     assert small.config.layer_types == ["sliding_attention", "sliding_attention"]
     assert compare(module, small, plan, graph, TOKENS).require()
+    last = Plan(graph.model_type, (DropBlock("model.layers.2", 0),))
+    without, ledger = apply_plan(module, last, graph, space)
+    assert {row.field: row.new for row in ledger}["num_kv_shared_layers"] == 0
+    assert compare(module, without, last, graph, TOKENS).require()
     both = cut(graph, ffn=15).edits  # of layers only: what is embedded for them has another size
     plan = plan.add(edit for edit in both if graph.group(edit.axis).size == 20)
     small, _ = apply_plan(module, plan, graph, space)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from transformers import Gemma4TextConfig
 
 from surgeon.plan.limits import Limits
+from surgeon.rebuild.apply import apply_plan
 from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_solve import solve
-from tests.rebuild.config_cases import cut, names, probed
+from surgeon.rebuild.verify import compare
+from tests.rebuild.config_cases import TOKENS, cut, names, probed, probed_config
 
 
 def limits(family: str, **changes):
@@ -98,3 +101,29 @@ def test_what_no_count_of_works_is_told_by_a_few_beside_another_cut(monkeypatch)
     )
     assert found.nearest(("hidden",), 72, ffn) == (96,)
     assert len(tried) <= 4
+
+
+def test_heads_of_two_sizes_that_one_field_counts_are_cut_together():
+    config = Gemma4TextConfig(
+        hidden_size=24,
+        intermediate_size=20,
+        num_hidden_layers=3,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=6,
+        global_head_dim=10,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        hidden_size_per_layer_input=0,
+        num_kv_shared_layers=0,
+        vocab_size=50,
+    )
+    module, graph, space = probed_config(config)
+    found = ConfigLimits(space, graph)
+    kv = names(graph, "kv_group")
+    assert found.refuse(dict.fromkeys(kv[:2], 3)) is not None
+    assert found.tied(kv) == (kv,)
+    assert found.nearest(kv, 3, {}) == (3,)
+    plan = cut(graph, kv_group=3)
+    small, ledger = apply_plan(module, plan, graph, space)
+    assert {row.field for row in ledger} == {"num_attention_heads", "num_key_value_heads"}
+    assert compare(module, small, plan, graph, TOKENS).require()
