@@ -13,20 +13,13 @@ import argparse
 import json
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from benchmarks.quality import ROOT, cell, perplexity
-from benchmarks.quality import rows as all_rows
-from surgeon.calibrate import Bench, pack
+from benchmarks.quality import ROOT, cell
+from benchmarks.trained import Trained, command_line, note, rows
 from surgeon.operations import Operation, State, operations
 from surgeon.operations.choosing import BlockChoice
 from surgeon.plan import DropBlock, Plan, parameters_after
-from surgeon.rebuild import ModuleSource
-from surgeon.trace import trace_module
 
 PAGE = ROOT / "docs" / "results-depth.md"
 GAP = {"repair": "refit", "target": "stream", "ridge": 0.1}
@@ -118,30 +111,14 @@ class Chosen:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Run what is not yet in the results."""
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    graph = trace_module(model)
-    bare = Plan(graph.model_type)
-    count = round(len(graph.blocks) * arguments.keep)
-    length = arguments.seq_len
-    ids = tokenizer.encode(Path(arguments.measure).read_text(encoding="utf-8"), verbose=False)
-    windows = torch.tensor(ids[: len(ids) // length * length]).view(-1, length)[: arguments.windows]
-    stream = tokenizer.encode(Path(arguments.calibrate).read_text(encoding="utf-8"), verbose=False)
-    setting = {
-        "model": Path(arguments.model).name,
-        "kept": count,
-        "of": len(graph.blocks),
-        "samples": arguments.samples,
-        "seq_len": length,
-        "windows": len(windows),
-    }
+    trained = Trained.of(arguments)
+    blocks = len(trained.graph.blocks)
+    count = round(blocks * arguments.keep)
+    setting = {**trained.setting, "kept": count, "of": blocks}
     known = rows(arguments.results, setting)
     done = {(row["method"], row["seed"]) for row in known}
-    dense = perplexity(model, bare, graph, windows)
-    for seed in arguments.seeds:
-        samples = pack(stream, arguments.samples, length, seed)
-        bench = Bench(graph, lambda: model, lambda samples=samples: samples, lambda *told: None)
-        state = State(graph, bare, source=ModuleSource(model), measure=bench.measure, bench=bench)
+    dense = trained.perplexity(Plan(trained.graph.model_type))
+    for seed, state in trained.states(arguments.seeds):
         chosen = Chosen(state, count)
         for row in known:
             if row["seed"] == seed:
@@ -157,19 +134,12 @@ def measure(arguments: argparse.Namespace) -> None:
                 "method": method,
                 "seed": seed,
                 "dense": dense,
-                "after": perplexity(model, after.plan, graph, windows),
+                "after": trained.perplexity(after.plan),
                 "dropped": list(after.plan.dropped),
-                "parameters": parameters_after(after.plan, graph),
+                "parameters": parameters_after(after.plan, trained.graph),
                 "seconds": round(time.perf_counter() - start, 1),
             }
-            with arguments.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-
-
-def rows(path: Path, setting: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Results so far; of one setting, where one is given."""
-    found = all_rows(path)
-    return [row for row in found if setting is None or all(row[k] == v for k, v in setting.items())]
+            note(row, arguments.results)
 
 
 def page(found: list[dict[str, Any]]) -> str:
@@ -210,26 +180,13 @@ def _training() -> str:
     return ", ".join(f"{key} {value:g}" for key, value in TRAINING.items())
 
 
+def _keep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep", type=float, default=0.75, help="share of the layers that stays")
+
+
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model")
-    parser.add_argument("--calibrate", help="text file")
-    parser.add_argument("--measure", help="text file")
-    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS))
-    parser.add_argument("--keep", type=float, default=0.75, help="share of the layers that stays")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--seq-len", type=int, default=128)
-    parser.add_argument("--windows", type=int, default=None, help="at most so many windows to measure on")
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "benchmarks" / "results" / "quality_depth.jsonl"
-    )
-    parser.add_argument("--page", action="store_true", help="write docs/results-depth.md from all results")
-    arguments = parser.parse_args()
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    arguments = command_line(__doc__, "quality_depth", METHODS, _keep)
     if arguments.model:
         measure(arguments)
     if arguments.page:

@@ -10,19 +10,13 @@ writes the table of all of them into docs/results-experts.md.
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
+from itertools import product
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from benchmarks.quality import ROOT, cell, perplexity
-from surgeon.calibrate import Bench, pack
-from surgeon.operations import State, operations
+from benchmarks.quality import ROOT, cell
+from benchmarks.trained import Trained, command_line, note, rows
+from surgeon.operations import operations
 from surgeon.plan import Plan
-from surgeon.rebuild import ModuleSource
-from surgeon.trace import trace_module
 
 PAGE = ROOT / "docs" / "results-experts.md"
 REFIT = {"repair": "refit", "target": "stream", "ridge": 0.01}
@@ -76,55 +70,22 @@ GOOD = {
 
 def measure(arguments: argparse.Namespace) -> None:
     """Run what is not yet in the results."""
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    graph = trace_module(model)
-    bare = Plan(graph.model_type)
-    ids = tokenizer.encode(Path(arguments.measure).read_text(encoding="utf-8"), verbose=False)
-    length = arguments.seq_len
-    windows = torch.tensor(ids[: len(ids) // length * length]).view(-1, length)[: arguments.windows]
-    stream = tokenizer.encode(Path(arguments.calibrate).read_text(encoding="utf-8"), verbose=False)
-    setting = {
-        "model": Path(arguments.model).name,
-        "samples": arguments.samples,
-        "seq_len": length,
-        "windows": len(windows),
-    }
+    trained = Trained.of(arguments)
+    setting = trained.setting
     done = {tuple(row[k] for k in ("method", "count", "seed")) for row in rows(arguments.results, setting)}
-    dense = perplexity(model, bare, graph, windows)
-    for seed in arguments.seeds:
-        samples = pack(stream, arguments.samples, length, seed)
-        bench = Bench(graph, lambda: model, lambda samples=samples: samples, lambda *told: None)
-        for count in arguments.keep:
-            for method in arguments.methods:
-                if (method, count, seed) in done:
-                    continue
-                options = dict(METHODS[method])
-                if method == "random":
-                    options["criterion"] = {"criterion": "random", "seed": seed}
-                given = {"op": "remove", "select": {"kind": "expert"}, "keep": {"count": count}, **options}
-                step = operations.get(given["op"]).model_validate(given)
-                source = ModuleSource(model)
-                state = State(graph, bare, source=source, measure=bench.measure, bench=bench)
-                after = perplexity(model, step.run(state)[0].plan, graph, windows)
-                row = {
-                    **setting,
-                    "method": method,
-                    "count": count,
-                    "seed": seed,
-                    "dense": dense,
-                    "after": after,
-                }
-                with arguments.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-
-
-def rows(path: Path, setting: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Results so far; of one setting, where one is given."""
-    if not path.is_file():
-        return []
-    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [row for row in found if setting is None or all(row[k] == v for k, v in setting.items())]
+    dense = trained.perplexity(Plan(trained.graph.model_type))
+    for seed, state in trained.states(arguments.seeds):
+        for count, method in product(arguments.keep, arguments.methods):
+            if (method, count, seed) in done:
+                continue
+            options = dict(METHODS[method])
+            if method == "random":
+                options["criterion"] = {"criterion": "random", "seed": seed}
+            given = {"op": "remove", "select": {"kind": "expert"}, "keep": {"count": count}, **options}
+            step = operations.get(given["op"]).model_validate(given)
+            after = trained.perplexity(step.run(state)[0].plan)
+            row = {"method": method, "count": count, "seed": seed, "dense": dense, "after": after}
+            note({**setting, **row}, arguments.results)
 
 
 def page(found: list[dict[str, Any]]) -> str:
@@ -167,26 +128,13 @@ def page(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _keep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep", nargs="+", type=int, default=[8, 4], help="experts that stay")
+
+
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model")
-    parser.add_argument("--calibrate", help="text file")
-    parser.add_argument("--measure", help="text file")
-    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS))
-    parser.add_argument("--keep", nargs="+", type=int, default=[8, 4], help="experts that stay")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--seq-len", type=int, default=128)
-    parser.add_argument("--windows", type=int, default=None, help="at most so many windows to measure on")
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "benchmarks" / "results" / "quality_experts.jsonl"
-    )
-    parser.add_argument("--page", action="store_true", help="write docs/results-experts.md from all results")
-    arguments = parser.parse_args()
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    arguments = command_line(__doc__, "quality_experts", METHODS, _keep)
     if arguments.model:
         measure(arguments)
     if arguments.page:

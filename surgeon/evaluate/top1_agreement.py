@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor
 
-from surgeon.evaluate.metric import TokenMetric, metrics
-from surgeon.evaluate.windows import Window
+from surgeon.evaluate.compared import Compared
+from surgeon.evaluate.metric import metrics
 
 __all__ = ["Top1Agreement"]
 
 
 @metrics.register("top1_agreement")
-class Top1Agreement(TokenMetric):
+class Top1Agreement(Compared):
     """Share of scored positions where the most likely tokens are equal."""
 
     name = "top1_agreement"
     unit = "share"
     better = "higher"
-    against = True
 
-    def __init__(self) -> None:
-        self._same = 0
-        self._tokens = 0
-
-    def update(self, window: Window, logits: Tensor, other: Tensor | None) -> None:
-        """Count one window."""
-        mine = window.predictions(logits).argmax(-1)
-        theirs = window.predictions(cast("Tensor", other)).argmax(-1)
-        self._same += int((mine == theirs).sum())
-        self._tokens += mine.numel()
-
-    def value(self) -> float:
-        """The share."""
-        return self._same / self._tokens
+    def between(self, own: Tensor, other: Tensor) -> Tensor:
+        """1 where they agree, else 0."""
+        return own.argmax(-1) == other.argmax(-1)
