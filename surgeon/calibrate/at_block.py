@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from surgeon.calibrate.gather import joined
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Observation, Run, Statistic
 from surgeon.calibrate.taps import Taps
@@ -38,8 +39,7 @@ def gather_at_block(walk: Walk, forward: Forward, wanted: Collection[Statistic])
     """
     keys = tuple(dict.fromkeys(wanted))
     _check(keys, walk)
-    tokens = sum(batch.predicted for batch in walk.batches)
-    run = Run(walk.module, sum(map(len, walk.batches)), tokens, Taps(walk.module))
+    run = Run(walk.module, walk.samples, walk.tokens, Taps(walk.module))
     collectors = tuple(key.collector(run) for key in keys)
     states: list[Tensor] = []
     with ExitStack() as stack:
@@ -53,12 +53,14 @@ def gather_at_block(walk: Walk, forward: Forward, wanted: Collection[Statistic])
             states.append(walk.run(forward, number))
             for collector in collectors:
                 collector.observe(Observation(batch, batch.predicted, 0.0, {}))
+    if walk.ranks.size > 1:
+        collectors = joined(keys, collectors, run, walk.ranks)
     inside = f"{walk.blocks[walk.at]}."
     results = {
         key: {name: found for name, found in collector.result().items() if name.startswith(inside)}
         for key, collector in zip(keys, collectors, strict=True)
     }
-    return AtBlock(Statistics(results, run.samples, tokens), states)
+    return AtBlock(Statistics(results, run.samples, run.tokens), states)
 
 
 def _check(keys: Collection[Statistic], walk: Walk) -> None:

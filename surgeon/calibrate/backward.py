@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from surgeon.calibrate.gather import check_gradients, finite_loss, next_token_loss
+from surgeon.calibrate.gather import check_gradients, finite_loss, joined, next_token_loss
 from surgeon.calibrate.statistic import Observation, Run, Statistic
 from surgeon.calibrate.taps import Taps
 from surgeon.calibrate.walk import Walk
@@ -42,7 +42,8 @@ class Sweep:
     def loss(self) -> float:
         """Mean over all predicted tokens."""
         tokens = [batch.predicted for batch in self.walk.batches]
-        return sum(loss * own for loss, own in zip(self.losses, tokens, strict=True)) / sum(tokens)
+        own = sum(loss * count for loss, count in zip(self.losses, tokens, strict=True))
+        return self.walk.ranks.total(own) / self.walk.tokens
 
     def begin(self) -> None:
         """Behind the last Block: the loss of every batch, and its gradient by the state.
@@ -83,9 +84,8 @@ class Sweep:
         walk.at = at
         others = (*walk.blocks[:at], *walk.blocks[at + 1 :])
         leaves, forward = self.view.learning(others, block, self.params)
-        tokens = sum(batch.predicted for batch in walk.batches)
-        run = Run(walk.module, sum(map(len, walk.batches)), tokens, Taps(walk.module))
-        collectors = [key.collector(run) for key in self.keys]
+        run = Run(walk.module, walk.samples, walk.tokens, Taps(walk.module))
+        collectors = tuple(key.collector(run) for key in self.keys)
         for number, batch in enumerate(walk.batches):
             flowing = self.flowing[number]
             if flowing is None:
@@ -101,6 +101,8 @@ class Sweep:
             check_gradients(gradients, self._where(number))
             for collector in collectors:
                 collector.observe(Observation(batch, batch.predicted, self.losses[number], gradients))
+        if walk.ranks.size > 1:
+            collectors = joined(self.keys, collectors, run, walk.ranks)
         return {key: collector.result() for key, collector in zip(self.keys, collectors, strict=True)}
 
     def _where(self, number: int) -> str:

@@ -137,7 +137,10 @@ class Bench:
     def _block_by_block(
         self, plan: Plan, keys: Collection[Statistic], stage: str, partial: PartialRun | None
     ) -> Statistics:
-        stack = max(self.graph.stacks, key=len)
+        stack, ranks = max(self.graph.stacks, key=len), Ranks.now()
+        unfinished = None
+        if partial is not None:
+            unfinished = Unfinished(partial.store, partial.key, partial.interval, ranks)
         return gather_streamed(
             self.view(plan),
             tuple(block.name for block in stack.blocks),
@@ -147,5 +150,6 @@ class Bench:
             batch_size=max(1, TOKENS // self.samples.ids.shape[1]),
             progress=lambda done, total: self.told(f"{stage}, block by block", done, total),
             keep=self.keep,
-            unfinished=None if partial is None else Unfinished(partial.store, partial.key, partial.interval),
+            unfinished=unfinished,
+            ranks=ranks,
         )

@@ -82,6 +82,20 @@ class _Condensing(Collector):
         for part in self.parts.values():
             part.observe(observation)
 
+    def state(self) -> Mapping[str, Tensor] | None:
+        found: dict[str, Tensor] = {}
+        for place, part in enumerate(self.parts.values()):
+            own = part.state()
+            if own is None:
+                return None
+            found |= {f"{place}/{name}": tensor for name, tensor in own.items()}
+        return found
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        for place, part in enumerate(self.parts.values()):
+            mark = f"{place}/"
+            part.merge({name.removeprefix(mark): t for name, t in state.items() if name.startswith(mark)})
+
     def result(self) -> Mapping[str, Tensor]:
         results = {key: part.result() for key, part in self.parts.items()}
         return self.key.make(Statistics(results, self.run.samples, self.run.tokens))

@@ -29,7 +29,15 @@ from surgeon.errors import InputError, SurgeonError
 from surgeon.rebuild.execution import grouped_products_fit
 from surgeon.rebuild.forward import call_with
 
-__all__ = ["Progress", "check_gradients", "finite_loss", "gather", "model_inputs", "next_token_loss"]
+__all__ = [
+    "Progress",
+    "check_gradients",
+    "finite_loss",
+    "gather",
+    "joined",
+    "model_inputs",
+    "next_token_loss",
+]
 
 Progress = Callable[[int, int], None]
 """Called with the samples done and the samples in all."""
@@ -81,7 +89,7 @@ def gather(
     call = _Call(module, view or plain, any(key.gradients for key in keys), asked_for(keys))
     loss = reading.run_all(call, progress)
     if shared:
-        loss, collectors = ranks.total(loss), _joined(keys, collectors, run, ranks)
+        loss, collectors = ranks.total(loss), joined(keys, collectors, run, ranks)
     results = {key: collector.result() for key, collector in zip(keys, collectors, strict=True)}
     return Statistics(results, run.samples, run.tokens, loss)
 
@@ -116,7 +124,7 @@ class _Reading:
         return loss
 
 
-def _joined(
+def joined(
     keys: Sequence[Statistic], collectors: Sequence[Collector], run: Run, ranks: Ranks
 ) -> tuple[Collector, ...]:
     """Collectors of what all ranks have seen."""

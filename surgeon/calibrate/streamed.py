@@ -17,8 +17,10 @@ from surgeon.calibrate.at_block import gather_at_block
 from surgeon.calibrate.backward import Sweep, check_apart
 from surgeon.calibrate.loss_gradient import asked_for
 from surgeon.calibrate.packing import Samples
+from surgeon.calibrate.ranks import Ranks
 from surgeon.calibrate.results import Statistics
-from surgeon.calibrate.statistic import Statistic
+from surgeon.calibrate.statistic import Run, Statistic
+from surgeon.calibrate.taps import Taps
 from surgeon.calibrate.unfinished import Unfinished
 from surgeon.calibrate.walk import Keep, Walk, as_it_is
 from surgeon.errors import SurgeonError
@@ -38,6 +40,7 @@ def gather_streamed(
     progress: Callable[[int, int], None] | None = None,
     keep: Keep = as_it_is,
     unfinished: Unfinished | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
 ) -> Statistics:
     """Measure `wanted` Block by Block; the loss is known after it where gradients are wanted.
 
@@ -51,6 +54,8 @@ def gather_streamed(
         progress: told Blocks done and Blocks in all; a way back counts as well.
         keep: what becomes of states and results that have to wait.
         unfinished: where a run that was killed is taken up and put aside.
+        ranks: the processes that share the samples; all end with the same. With a Statistic that cannot be
+            shared out, or fewer batches than ranks, each runs all of them.
 
     Raises:
         SurgeonError: a Statistic needs more, lies outside of the Blocks, or the Blocks hand each other more
@@ -61,13 +66,24 @@ def gather_streamed(
     single = any(key.gradients or key.per_sample for key in keys)
     held = {} if unfinished is None else unfinished.resume(keep)
     size = 1 if single else batch_size
-    walk = Walk.begin(view.module, tuple(blocks), samples, size, view.fixed(), keep)
+    own = _sharing(view, keys, samples, size, ranks)
+    walk = Walk.begin(view.module, tuple(blocks), samples, size, view.fixed(), keep, own)
     way = _Way(view, walk, keys, frozenset(dropped), keep, progress, unfinished, held)
     way.there()
     loss = way.back() if any(key.gradients for key in keys) else None
     if unfinished is not None:
         unfinished.over()
     return Statistics(way.results(), len(samples), samples.predicted, loss)
+
+
+def _sharing(
+    view: MaskedView, keys: Collection[Statistic], samples: Samples, size: int, ranks: Ranks
+) -> Ranks:
+    """`ranks` where they can share the samples, else this process alone."""
+    run = Run(view.module, len(samples), samples.predicted, Taps(view.module))
+    whole = all(key.collector(run).state() is not None for key in keys)
+    enough = sum(1 for _ in samples.unpadded(size)) >= ranks.size
+    return ranks if whole and enough and not any(key.in_order for key in keys) else Ranks()
 
 
 @dataclass(eq=False)

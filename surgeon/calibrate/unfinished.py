@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from surgeon.calibrate.ranks import Ranks
 from surgeon.calibrate.store import Store
 
 __all__ = ["Unfinished"]
@@ -24,7 +25,7 @@ Named = Mapping[str, Tensor]
 
 @dataclass(eq=False)
 class Unfinished:
-    """The pieces of one run in `store`, under `key`.
+    """The pieces of one run in `store`, under `key`; of `ranks` that run together each has its own.
 
     Saved no sooner than `interval` seconds after the last time, and never so often that saving takes more
     than about a tenth of the time.
@@ -33,13 +34,21 @@ class Unfinished:
     store: Store
     key: str
     interval: float
+    ranks: Ranks = field(default_factory=Ranks)
     saved: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._due = time.monotonic() + self.interval
 
     def resume(self, keep: Callable[[Tensor], Tensor]) -> dict[str, dict[str, Tensor]]:
-        """All pieces by name; empty where there are none, or not all."""
+        """All pieces by name; empty where there are none, or not all, or ranks are not at one place."""
+        found = self._found(keep)
+        if len(self.ranks.union([json.dumps(sorted(found))])) > 1:
+            return {}
+        self.saved = set(found)
+        return found
+
+    def _found(self, keep: Callable[[Tensor], Tensor]) -> dict[str, dict[str, Tensor]]:
         record = self.store.load(self._under("record"))
         if record is None:
             return {}
@@ -49,12 +58,12 @@ class Unfinished:
             if tensors is None:
                 return {}
             found[piece] = {name: keep(tensor) for name, tensor in tensors.items()}
-        self.saved = set(found)
         return found
 
     def put_aside(self, pieces: Mapping[str, Named]) -> None:
         """Where it is time, save those of `pieces` that are not saved yet, and forget all others."""
-        if time.monotonic() >= self._due:
+        due = time.monotonic() >= self._due
+        if self.ranks.union(["due"] if due else []):
             self._save(pieces)
 
     def through(self, pieces: Mapping[str, Named]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from surgeon.calibrate.gather import model_inputs
 from surgeon.calibrate.packing import Samples
+from surgeon.calibrate.ranks import Ranks
 from surgeon.errors import SurgeonError
 
 __all__ = ["Forward", "Keep", "Walk", "as_it_is"]
@@ -64,7 +65,10 @@ class _Shape:
 
 @dataclass(eq=False)
 class Walk:
-    """The states of one model before the current Block, for every batch of the samples."""
+    """The states of one model before the current Block, for every batch of the samples.
+
+    Of several `ranks` each has its batches; `samples` and predicted `tokens` are counted over all.
+    """
 
     module: nn.Module
     blocks: Sequence[str]
@@ -74,6 +78,9 @@ class Walk:
     shapes: list[_Shape] = field(default_factory=list)
     reference: list[Tensor] = field(default_factory=list)
     keep: Keep = as_it_is
+    samples: int = 0
+    tokens: int = 0
+    ranks: Ranks = field(default_factory=Ranks)
 
     @classmethod
     def begin(
@@ -84,13 +91,16 @@ class Walk:
         batch_size: int,
         forward: Forward,
         keep: Keep = as_it_is,
+        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     ) -> Walk:
-        """Before the first Block.
+        """Before the first Block, with the batches of this one of `ranks`.
 
         Raises:
             SurgeonError: a Block takes no state of the shape that it returns.
         """
-        walk = cls(module, tuple(blocks), tuple(samples.unpadded(batch_size)), keep=keep)
+        every = tuple(samples.unpadded(batch_size))
+        totals = {"samples": sum(map(len, every)), "tokens": sum(batch.predicted for batch in every)}
+        walk = cls(module, tuple(blocks), ranks.share(every), keep=keep, ranks=ranks, **totals)
         walk._learn(forward)
         for batch in walk.batches:
             walk.states.append(keep(walk._entering_first(forward, batch)))
@@ -98,7 +108,7 @@ class Walk:
 
     def beside(self, forward: Forward) -> Walk:
         """A walk of another version of the same model, before its first Block."""
-        other = Walk(self.module, self.blocks, self.batches, shapes=self.shapes, keep=self.keep)
+        other = replace(self, at=0, states=[], reference=[])
         other.states = [self.keep(other._entering_first(forward, batch)) for batch in self.batches]
         return other
 

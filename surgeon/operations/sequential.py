@@ -139,7 +139,7 @@ def _begun(
     whole: Callable[..., object],
     held: Mapping[str, Mapping[str, Tensor]],
 ) -> tuple[Walk, Walk]:
-    """One walk of the first batch that checks, as it tells as much as all, and one of all; as far as `held`."""
+    """A walk of the first batch that checks, as it tells as much as all, and one of all; as far as `held`."""
     bench = state.trial()
     size = max(1, TOKENS // bench.samples.ids.shape[1])
     check = Walk.begin(bench.module, blocks, bench.samples, size, whole, bench.keep)

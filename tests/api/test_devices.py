@@ -13,6 +13,7 @@ import torch
 
 import surgeon
 from surgeon.errors import CheckpointError, InputError
+from surgeon.io import read_plan
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 IDS = torch.randint(3, 53, (6, 12), generator=torch.Generator().manual_seed(0)).tolist()
@@ -77,30 +78,58 @@ def test_a_map_without_accelerate(saved_llama, monkeypatch):
         surgeon.plan(saved_llama(), RECIPE, texts=[IDS], device_map="auto")
 
 
-def test_two_ranks_plan_and_write_what_one_does(saved_llama, tmp_path):
-    model, recipe = saved_llama(), tmp_path / "recipe.json"
-    (tmp_path / "ids.json").write_text(json.dumps(IDS))
-    recipe.write_text(json.dumps(RECIPE))
-    out = tmp_path / "small"
-    command = ["run", str(recipe), "--model", str(model), "--out", str(out), "--json", "--no-cache"]
+def together(arguments, folder):
+    """Run the command line on two ranks; what the one that speaks has printed."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launcher, "-m", "surgeon.cli", *command],
-        env=environment,
-        cwd=tmp_path,
+        [*launcher, "-m", "surgeon.cli", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout)  # one object, of one rank
+    return done.stdout
+
+
+def kept_in(file):
+    document = json.loads(file.read_text())
+    return {edit["axis"]: tuple(edit["indices"]) for edit in document["edits"] if edit["edit"] == "keep"}
+
+
+def test_two_ranks_that_stream_plan_what_one_does(small_llama, tmp_path):
+    """Each runs its samples through the blocks, there and back; what they summed is joined in every block."""
+    small_llama().bfloat16().save_pretrained(tmp_path / "model")
+    width = {"op": "remove", "select": {"kind": "ffn"}, "keep": {"fraction": 0.67}, "criterion": "gblm"}
+    steps = [
+        {**width, "repair": {"repair": "refit", "target": "layer"}},
+        {**RECIPE["steps"][0], "select": {"kind": "kv_group"}},
+    ]
+    (tmp_path / "ids.json").write_text(json.dumps(IDS))
+    (tmp_path / "recipe.json").write_text(json.dumps({**RECIPE, "steps": steps}))
+    options = ["--model", tmp_path / "model", "--out", tmp_path / "plan.json", "--json", "--stream"]
+    said = together(["plan", tmp_path / "recipe.json", *options, "--cache", tmp_path / "cache"], tmp_path)
+    assert [step["op"] for step in json.loads(said)["steps"]] == ["remove", "remove"]
+    alone = surgeon.plan(tmp_path / "model", tmp_path / "recipe.json", stream=True)
+    assert kept_in(tmp_path / "plan.json") == alone.kept()
+    found = read_plan(tmp_path / "plan.json")
+    assert set(found.values) == set(alone.values)
+    for name, value in alone.values.items():
+        torch.testing.assert_close(found.values[name].values(), value, rtol=2e-2, atol=1e-3)
+
+
+def test_two_ranks_plan_and_write_what_one_does(saved_llama, tmp_path):
+    model, recipe = saved_llama(), tmp_path / "recipe.json"
+    (tmp_path / "ids.json").write_text(json.dumps(IDS))
+    recipe.write_text(json.dumps(RECIPE))
+    out = tmp_path / "small"
+    command = ["run", recipe, "--model", model, "--out", out, "--json", "--no-cache"]
+    report = json.loads(together(command, tmp_path))  # one object, of one rank
     assert report["steps"][0]["op"] == "remove"
     alone = surgeon.plan(model, recipe)
-    document = json.loads((out / "plan.json").read_text())
-    kept = {edit["axis"]: tuple(edit["indices"]) for edit in document["edits"] if edit["edit"] == "keep"}
-    assert kept == alone.kept()
+    assert kept_in(out / "plan.json") == alone.kept()
     written = surgeon.load(out)
     cut = surgeon.apply(surgeon.load(model), alone)
     for name, tensor in cut.state_dict().items():
