@@ -29,9 +29,9 @@ def find_occurrences(
     """Every Atom that is an index set of the parameters in use, with its Sites, in order of appearance.
 
     A buffer alone makes no Group; it adds Sites to the Groups of parameters. Nor does a parameter that
-    no op touched, or a factor that is only ever taken apart index by index, or that is made of positions:
-    that is structure of a dim, as the three of a fused query, key and value, or the patches that are merged
-    to one, and no set to choose from.
+    no op touched, or a factor (or a vector) that is only ever taken apart index by index, or a factor that
+    is made of positions: that is structure, as the three of a fused query, key and value, the two numbers
+    that weigh two streams, or the patches that are merged to one, and no set to choose from.
     """
     roles = _roles(state)
     found: dict[int, Occurrences] = {}
@@ -53,12 +53,12 @@ def find_occurrences(
 
 
 def _is_structure(one: Occurrences, learned: Mapping[str, list[Term]]) -> bool:
-    """A factor of named parts that never fills a dim of its own; or of positions, always beside features.
+    """A factor of named parts, a vector of named numbers, or a factor of positions, always beside features.
 
     A buffer that numbers the positions is none of the `learned` tensors, and says nothing against that.
     """
     if "part" in one.atom.marks:
-        return all(len(site.layout.modes) > 1 for site in one.sites)
+        return all(len(site.layout.modes) > 1 or len(learned.get(site.param, ())) == 1 for site in one.sites)
     dims = [learned[site.param][site.dim] for site in one.sites if site.param in learned]
     return "data" in one.atom.marks and not any(map(is_data, dims))
 

@@ -127,11 +127,22 @@ def _rule_for(event: Event) -> Rule | None:
 def _spread_facts(event: Event, state: TraceState) -> None:
     """Taint and parameter views pass from inputs to outputs."""
     inputs, outputs = event.inputs, event.outputs
-    if any(value.id in state.tainted for value in inputs):
+    if any(value.id in state.tainted for value in inputs) and not _picks_of_one(event, state):
         state.tainted.update(value.id for value in outputs)
     if inputs and base_name(event.name) in _VIEWS and inputs[0].id in state.origins:
         for value in outputs:
             state.origins.setdefault(value.id, state.origins[inputs[0].id])
+
+
+def _picks_of_one(event: Event, state: TraceState) -> bool:
+    """Whether places are picked, by whatever index, of a tensor that is one number throughout."""
+    if (
+        base_name(event.name) not in ("gather", "index_select", "index")
+        or event.inputs[0].id in state.tainted
+    ):
+        return False
+    source = state.recorder.tensors[event.inputs[0].id]
+    return not isinstance(source, FakeTensor) and bool((source == source.flatten()[:1]).all())
 
 
 def _lock_escapes(event: Event, state: TraceState) -> None:

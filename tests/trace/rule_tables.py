@@ -444,4 +444,9 @@ STRUCTURE = {
     "stack": (lambda t, x: torch.stack([x[..., :12], x[..., 12:]], -1).flatten(-2), {}, "no reason"),
     "step": (lambda t, x: torch.cat([x[..., ::2], x[..., 1::2]], -1), {}, "no reason"),
     "complex": (complex_square, {}, "no reason"),
+    "named numbers": (
+        lambda t, x: torch.cat([x[..., :12] * t.a[0], x[..., 12:] * t.a[1]], -1),
+        {"a": matrix(2)},
+        "no reason",
+    ),
 }

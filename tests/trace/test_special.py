@@ -102,3 +102,33 @@ def test_the_parts_of_a_vocabulary_taken_as_one_are_no_symmetry():
     ids = torch.randint(VOCAB, IDS.shape, generator=torch.Generator().manual_seed(0))
     (proof,) = prove(module, whole, [whole.group("vocab")], tokens=ids)
     assert not proof.passed
+
+
+class Typed(nn.Module):
+    """Ids beside a type that is the same for all of them, unless the caller says otherwise."""
+
+    def __init__(self, types):
+        super().__init__()
+        self.embed, self.types = nn.Embedding(VOCAB, HIDDEN), nn.Embedding(types, HIDDEN)
+        self.out = nn.Linear(HIDDEN, 7)
+        self.register_buffer("default", torch.ones(1, 40, dtype=torch.int64))
+
+    def forward(self, input_ids):
+        places = torch.arange(input_ids.shape[1]) + (input_ids < 0).sum()
+        kinds = self.default.expand(len(input_ids), -1).gather(1, places.expand_as(input_ids))
+        return self.out((self.embed(input_ids) + self.types(kinds)).tanh())
+
+
+@pytest.mark.parametrize("types", [2, 3, 6])
+def test_the_one_row_that_is_always_read_is_no_set_and_the_rows_behind_it_are_locked(types):
+    torch.manual_seed(0)
+    module = randomised(Typed(types).eval())
+    graph = trace_module(module, inputs={"input_ids": IDS})
+    rows = [
+        group for group in graph.groups if any(s.param == "types.weight" and s.dim == 0 for s in group.sites)
+    ]
+    assert [(group.size, group.kind) for group in rows] == ([(types - 2, "position")] if types > 3 else [])
+    assert all("read by its number" in (group.locked or "") for group in rows)
+    ids = torch.randint(VOCAB, IDS.shape, generator=torch.Generator().manual_seed(0))
+    assert [proof for proof in prove(module, graph, tokens=ids) if not proof.passed] == []
+    assert graph.group("vocab").locked is None

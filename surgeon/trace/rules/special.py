@@ -2,7 +2,8 @@
 
 Such an id is an index of its own, and the axis falls into what lies before and behind it. What lies behind
 all of them is as free as ever; what lies before one is locked, since cutting it would renumber that id.
-Not a rule of its own: `pointwise` and the tables ask.
+The same goes for the one row of a table that is always read. Not a rule of its own: `pointwise` and the
+tables ask.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from surgeon.trace.rule import Op
 from surgeon.trace.rules.segments import segment
 from surgeon.trace.terms import Term, resolve
 
-__all__ = ["bounds", "compares", "replaces"]
+__all__ = ["bounds", "compares", "names_one", "replaces"]
 
 _COMPARES = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _MANY = 16
@@ -69,6 +70,22 @@ def replaces(op: Op, domain: Term, values: Iterable[Any]) -> None:
             continue
         inside = [int(number) for number in found if 0 <= number < domain.size]
         _set_apart(op, domain, sorted({border for number in inside for border in (number, number + 1)}))
+
+
+def names_one(op: Op, index: Value, rows: Term) -> bool:
+    """Whether an index is one number throughout, whatever the inputs; that row is set apart from the others.
+
+    What lies behind it is read by nothing that this call tells of, and locked as well.
+    """
+    known = None if op.state.is_input(index) or op.domain(index) is not None else _known(op, index)
+    found = [] if known is None else known.unique().tolist()
+    if len(found) != 1 or not 0 <= found[0] < rows.size:
+        return False
+    _set_apart(op, rows, [border for border in (found[0], found[0] + 1) if border])
+    behind = segment(op, rows, found[0] + 1, rows.size)
+    op.lock(behind, "a row before it is read by its number, and no other")
+    op.mark(behind, "position")
+    return True
 
 
 def _known(op: Op, arg: Any) -> Any:

@@ -9,7 +9,7 @@ from surgeon.trace.rule import Op, rules
 from surgeon.trace.rules.masks import boolean_index
 from surgeon.trace.rules.pointwise import broadcast
 from surgeon.trace.rules.segments import segment
-from surgeon.trace.rules.special import replaces
+from surgeon.trace.rules.special import names_one, replaces
 from surgeon.trace.terms import Term
 
 __all__: list[str] = []
@@ -20,7 +20,8 @@ def embedding(op: Op) -> None:
     """Weight [rows, features], indices [...] → [..., features]."""
     weight, indices = op.args[0], op.args[1]
     rows, features = op.dims(weight)
-    op.look_up(indices, rows)
+    if not names_one(op, indices, rows):
+        op.look_up(indices, rows)
     op.note_role(weight, rows, "index")
     op.note_role(weight, features, "producer")
     op.set(op.out, [*op.dims(indices), features])
