@@ -9,7 +9,7 @@ from torch import Tensor
 from surgeon.calibrate import Statistics
 from surgeon.criteria.coupled import Reduce, coupled
 from surgeon.criteria.criterion import Criterion, criteria
-from surgeon.criteria.saliency import sum_to_dim, widened
+from surgeon.criteria.saliency import summed
 from surgeon.criteria.scores import Scores
 from surgeon.graph import Group
 from surgeon.rebuild import TensorSource
@@ -39,7 +39,6 @@ class Magnitude(Criterion):
         """Scores [size] of `group`."""
 
         def salience(param: str, dim: int) -> Tensor:
-            w = widened(weights.get(param))
-            return sum_to_dim(w.abs() if self.norm == "l1" else w.square(), dim)
+            return summed(weights, param, dim, lambda w, rows: w.abs() if self.norm == "l1" else w.square())
 
         return coupled(group, salience, self.reduce)

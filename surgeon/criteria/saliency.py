@@ -1,11 +1,42 @@
-"""Sums over all of a tensor but one dim, in float64, without a float64 copy of the tensor."""
+"""Sums over all of a tensor but one dim, in float64, without a float64 copy of the tensor.
+
+Weights are read in blocks of rows, so that they need be in memory only in part, and what is computed of a
+block stays in the processor's cache.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
 
 import torch
 from torch import Tensor
 
-__all__ = ["sum_to_dim", "widened"]
+from surgeon.rebuild import TensorSource
+from surgeon.rebuild.tensors import rows_of
+
+__all__ = ["Element", "sum_to_dim", "summed", "widened"]
+
+BLOCK = 1 << 19
+"""Elements that are looked at together."""
+
+Element = Callable[[Tensor, slice], Tensor]
+"""From rows of a parameter, in float64, and which ones they are, to what each element is worth."""
+
+
+def summed(weights: TensorSource, param: str, dim: int, element: Element) -> Tensor:
+    """Sum of what the elements of a parameter are worth over every dim but `dim`; float64 [size of dim].
+
+    The parameter has a dim.
+    """
+    size, *others = weights.shape(param)
+    step = max(1, BLOCK // max(1, prod(others)))
+    read, parts = rows_of(weights), []
+    for start in range(0, size or 1, step):
+        rows = slice(start, min(start + step, size))
+        block = read(param, rows.start, rows.stop).to(torch.float64)
+        parts.append(sum_to_dim(element(block, rows), dim))
+    return torch.cat(parts) if dim == 0 else torch.stack(parts).sum(0)
 
 
 def widened(tensor: Tensor) -> Tensor:

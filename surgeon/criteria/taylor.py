@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from surgeon.calibrate.gradient import Gradient
 from surgeon.calibrate.squared_gradient import SquaredGradient
 from surgeon.criteria.coupled import Reduce, coupled
 from surgeon.criteria.criterion import Criterion, criteria
-from surgeon.criteria.saliency import sum_to_dim, widened
+from surgeon.criteria.saliency import summed
 from surgeon.criteria.scores import Scores
 from surgeon.graph import Group
 from surgeon.rebuild import TensorSource
@@ -53,21 +54,23 @@ class Taylor(Criterion):
         """Scores [size] of `group`."""
 
         def salience(param: str, dim: int) -> Tensor:
-            element = self._element(widened(weights.get(param)), param, statistics)
-            if self.order == "vectorize":
-                return sum_to_dim(element, dim).abs()
-            return sum_to_dim(element.abs(), dim)
+            measured = {key: statistics.get(key)[param] for key in self.needs()}
+
+            def worth(w: Tensor, rows: slice) -> Tensor:
+                element = self._element(w, {key: found[rows].to(w.device) for key, found in measured.items()})
+                return element if self.order == "vectorize" else element.abs()
+
+            total = summed(weights, param, dim, worth)
+            return total.abs() if self.order == "vectorize" else total
 
         return coupled(group, salience, self.reduce)
 
-    def _element(self, w: Tensor, param: str, statistics: Statistics) -> Tensor:
-        """Value of every element of one parameter, in the parameter's shape."""
+    def _element(self, w: Tensor, measured: Mapping[Statistic, Tensor]) -> Tensor:
+        """Value of every element, from weights and what was measured of them, in one shape."""
         match self.order:
             case "vectorize" | "param_first":
-                return w * statistics.get(Gradient())[param].to(w.device)
+                return w * measured[Gradient()]
             case "param_second":
-                return w.square() * statistics.get(SquaredGradient())[param].to(w.device)
+                return w.square() * measured[SquaredGradient()]
             case "param_mix":
-                first = statistics.get(Gradient())[param].to(w.device)
-                second = statistics.get(SquaredGradient())[param].to(w.device)
-                return w * first - 0.5 * w.square() * second
+                return w * measured[Gradient()] - 0.5 * w.square() * measured[SquaredGradient()]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surgeon.graph import Graph
 from surgeon.plan import Plan, cuts_of
-from surgeon.rebuild import TensorSource
+from surgeon.rebuild.tensors import TensorSource, rows_of
 
 __all__ = ["MaskedWeights"]
 
@@ -22,6 +22,7 @@ class MaskedWeights:
 
     def __init__(self, source: TensorSource, plan: Plan, graph: Graph) -> None:
         self._source = source
+        self._rows = rows_of(source)
         self._values = plan.values
         self._cuts = cuts_of(plan, graph)
 
@@ -36,8 +37,18 @@ class MaskedWeights:
     def get(self, name: str) -> Tensor:
         """The tensor in force; the source's own where the plan does not touch it."""
         value = self._values.get(name)
-        tensor = value if isinstance(value, Tensor) else self._source.get(name)
+        return self._silenced(value if isinstance(value, Tensor) else self._source.get(name), name)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Consecutive entries of the first dim of the tensor in force."""
+        value = self._values.get(name)
+        read = value[start:stop] if isinstance(value, Tensor) else self._rows(name, start, stop)
+        return self._silenced(read, name, start)
+
+    def _silenced(self, tensor: Tensor, name: str, start: int = 0) -> Tensor:
+        """`tensor`, the rows of `name` from `start` on, with zeros for what is removed of it."""
         for dim, kept in self._cuts.get(name, {}).items():
-            removed = np.setdiff1d(np.arange(tensor.shape[dim]), kept)
+            first = start if dim == 0 else 0
+            removed = np.setdiff1d(np.arange(first, first + tensor.shape[dim]), kept) - first
             tensor = tensor.index_fill(dim, torch.from_numpy(removed).to(tensor.device), 0)
         return tensor

@@ -145,10 +145,14 @@ class _Unread:
         return ()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        raise SurgeonError(f"the shape of '{name}' was asked of weights that were not loaded")
+        raise self._absent(name)
 
     def get(self, name: str) -> Tensor:
-        raise SurgeonError(
+        raise self._absent(name)
+
+    @staticmethod
+    def _absent(name: str) -> SurgeonError:
+        return SurgeonError(
             f"the weights of '{name}' are needed, and no weights were loaded",
             hint="let reads_weights of the criterion or operation say that it reads them",
         )

@@ -6,14 +6,15 @@ here: shards (`surgeon.io`).
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from surgeon.errors import RebuildError
 from surgeon.registry import nearest
 
-__all__ = ["ModuleSource", "TensorSource", "stored_tensors"]
+__all__ = ["ModuleSource", "RowSource", "TensorSource", "rows_of", "stored_tensors"]
 
 
 class TensorSource(Protocol):
@@ -30,6 +31,22 @@ class TensorSource(Protocol):
     def get(self, name: str) -> Tensor:
         """One tensor; not to be written to."""
         ...
+
+
+@runtime_checkable
+class RowSource(TensorSource, Protocol):
+    """Tensors that need not be read whole."""
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Consecutive entries of the first dim of one tensor; not to be written to."""
+        ...
+
+
+def rows_of(source: TensorSource) -> Callable[[str, int, int], Tensor]:
+    """What gives consecutive entries of the first dim of a tensor, where possible without reading more."""
+    if isinstance(source, RowSource):
+        return source.rows
+    return lambda name, start, stop: source.get(name)[start:stop]
 
 
 class ModuleSource:

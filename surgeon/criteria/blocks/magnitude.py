@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from torch import Tensor
+
 from surgeon.criteria.blocks.criterion import BlockCriterion, Candidates, RunScores, block_criteria
-from surgeon.criteria.saliency import widened
+from surgeon.criteria.saliency import summed, widened
+from surgeon.rebuild import TensorSource
 
 __all__ = ["BlockMagnitude"]
 
@@ -29,8 +32,12 @@ class BlockMagnitude(BlockCriterion):
         return candidates.sums(single, run)
 
     def _of(self, candidates: Candidates, block: str) -> float:
-        total = 0.0
-        for param in candidates.params[block]:
-            w = widened(candidates.weights.get(param))
-            total += float((w.abs() if self.norm == "l1" else w.square()).double().sum())
-        return total
+        return sum(self._sum(candidates.weights, name) for name in candidates.params[block])
+
+    def _sum(self, weights: TensorSource, param: str) -> float:
+        if not weights.shape(param):
+            return float(self._worth(widened(weights.get(param))))
+        return float(summed(weights, param, 0, lambda w, rows: self._worth(w)).sum())
+
+    def _worth(self, w: Tensor) -> Tensor:
+        return w.abs() if self.norm == "l1" else w.square()
