@@ -8,10 +8,12 @@ import torch
 
 from surgeon.graph import Graph
 from surgeon.plan import Keep, Plan
-from surgeon.rebuild.apply import config_of
+from surgeon.rebuild.apply import apply_plan, config_of
 from surgeon.rebuild.config_probe import ConfigSpace, probe
+from surgeon.rebuild.layout import ExportLayout
 from surgeon.rebuild.skeleton import architecture
 from surgeon.rebuild.symmetry import randomised
+from surgeon.rebuild.verify import compare
 from surgeon.trace import trace_module
 from tests.trace.families import CONFIGS
 
@@ -53,3 +55,10 @@ def cut(graph: Graph, **counts: int) -> Plan:
         for name in names(graph, kind)
     ]
     return Plan(graph.model_type, tuple(keeps))
+
+
+def proven(module, plan: Plan, graph: Graph, space: ConfigSpace, layout: ExportLayout = "uniform"):
+    """The smaller model and the ledger, the model compared with the masked original."""
+    small, ledger = apply_plan(module, plan, graph, space, layout)
+    assert compare(module, small, plan, graph, TOKENS).require()
+    return small, ledger
