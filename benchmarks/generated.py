@@ -39,6 +39,7 @@ def _llama(layers: int, hidden: int, ffn: int, heads: int, kv: int, vocab: int) 
 SHAPES = {
     "llama-1.1b": lambda: _llama(22, 2048, 5632, 32, 4, 32000),
     "llama-8b": lambda: _llama(32, 4096, 14336, 32, 8, 128256),
+    "llama-8b-short": lambda: _llama(2, 4096, 14336, 32, 8, 128256),
     "llama-tiny": lambda: _llama(6, 256, 512, 8, 4, 2000),
     "qwen3-moe": lambda: Qwen3MoeConfig(
         num_hidden_layers=14,

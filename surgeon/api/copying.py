@@ -38,7 +38,7 @@ def copy(
         model: folder of the checkpoint that it was made for.
         out: folder to write; it must not exist.
         shard_size: largest size of one file of weights.
-        checksums: write ``SHA256SUMS`` of the weights, and wait until everything is on the disk.
+        checksums: write ``SHA256SUMS`` of all files, and wait until everything is on the disk.
         progress: told how many bytes are written.
 
     Raises:
@@ -63,11 +63,11 @@ def copy(
             checksums=checksums,
             durable=checksums,
         )
-        if sums:
-            write_checksums(staging, sums)
         for side in side_files(folder):
             shutil.copyfile(side, staging / side.name)
         for name, text in found.pages.items():
             write_page(text, staging / name)
         shutil.copyfile(file, staging / "plan.json")
+        if checksums:
+            write_checksums(staging, sums)
     return True

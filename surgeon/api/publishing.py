@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from surgeon.api.card import model_card
+from surgeon.api.foreign_code import explained
 from surgeon.api.measuring import HeldOut, before_and_after
 from surgeon.api.picture import picture_page
 from surgeon.api.planning import Traced
@@ -34,6 +35,7 @@ from surgeon.io import (
     write_page,
     write_plan,
 )
+from surgeon.io.checksums import write_checksums
 from surgeon.io.copies import BOOT
 from surgeon.io.work_key import work_key
 from surgeon.plan import Plan, Report
@@ -41,8 +43,9 @@ from surgeon.rebuild import Arrangement, Comparison, ModuleSource, arrange, comp
 from surgeon.rebuild.tensors import stored_tensors
 from surgeon.rebuild.unread import unread_module
 
-__all__ = ["Writing", "in_words", "publish"]
+__all__ = ["COMPARE", "RELOAD", "Writing", "in_words", "publish"]
 
+COMPARE, RELOAD = "compare with the masked original", "reload with stock transformers"
 SIZES = {"parameters": "", "bytes": "B", "kv_cache_bytes_per_token": "B/token"}
 
 
@@ -84,7 +87,7 @@ def publish(
     _check_unchanged(plan, subject)
     needed = bytes_needed(blank, source)
     with publishing(writing.out, source, needed, key, durable=writing.proof) as folder:
-        write_checkpoint(
+        sums = write_checkpoint(
             folder,
             blank,
             source,
@@ -97,12 +100,15 @@ def publish(
         )
         written = Checkpoint.open(folder).unread_module(subject.device)
         if writing.proof:
-            progress("compare with the masked original", 0, None)
-            comparison = _proven(original, written, arranged, traced, writing.dtype)
-            measured = _measured(subject, folder, written, writing, report, progress)
-            progress("reload with stock transformers", 0, None)
+            progress(COMPARE, 0, None)
+            with explained(COMPARE):
+                comparison = _proven(original, written, arranged, traced, writing.dtype)
+            with explained("measure before and after"):
+                measured = _measured(subject, folder, written, writing, report, progress)
+            progress(RELOAD, 0, None)
             resident = room_for(written, writing.memory)
-            checks = check_reload(folder, written, comparison.tolerance, resident, original)
+            with explained(RELOAD):
+                checks = check_reload(folder, written, comparison.tolerance, resident, original)
             checks = (in_words(comparison), *checks)
             measured |= {"comparison": comparison.to_dict(), "checks": list(checks)}
             report = report.model_copy(update={"measured": measured})
@@ -112,6 +118,8 @@ def publish(
             write_page(writing.recipe, folder / "surgeon.yaml")
         write_document(report.to_dict(), folder / "report.json")
         write_page(picture_page(report, plan, traced.graph, arranged.built), folder / "report.html")
+        if writing.proof:
+            write_checksums(folder, sums)
     return report
 
 

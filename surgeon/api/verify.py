@@ -7,8 +7,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from surgeon.api.biases import with_biases_of
+from surgeon.api.foreign_code import explained
 from surgeon.api.progress import Progress, silent
-from surgeon.api.publishing import in_words
+from surgeon.api.publishing import COMPARE, RELOAD, in_words
 from surgeon.api.reload import check_reload
 from surgeon.api.replay import same_model, to_planned_family
 from surgeon.api.room import room_for
@@ -64,11 +65,12 @@ def verify_folder(
         graph = trace_module(subject.structure)
     plan = read_plan(file, graph)
     same_model(plan, subject)
-    progress("compare with the masked original", 0, None)
+    progress(COMPARE, 0, None)
     original, small = subject.unread, result.unread
-    comparison = compare(original, small, plan, graph, probe_tokens(original)).require()
-    progress("reload with stock transformers", 0, None)
-    return comparison, (
-        in_words(comparison),
-        *check_reload(Path(folder), small, comparison.tolerance, room_for(small, budget), original=original),
-    )
+    with explained(COMPARE):
+        comparison = compare(original, small, plan, graph, probe_tokens(original)).require()
+    progress(RELOAD, 0, None)
+    resident = room_for(small, budget)
+    with explained(RELOAD):
+        checks = check_reload(Path(folder), small, comparison.tolerance, resident, original=original)
+    return comparison, (in_words(comparison), *checks)

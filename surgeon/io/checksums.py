@@ -17,7 +17,9 @@ def checksum(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
-    """Write ``SHA256SUMS`` beside the files."""
+def write_checksums(folder: Path, known: Mapping[str, str]) -> None:
+    """Write ``SHA256SUMS`` of all files in `folder`, those that are not `known` by name read for it."""
+    others = {file.name for file in folder.iterdir() if file.is_file()} - set(known) - {SUMS}
+    sums = {**known, **{name: checksum(folder / name) for name in others}}
     lines = [f"{found}  {name}\n" for name, found in sorted(sums.items())]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")

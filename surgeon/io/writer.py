@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from surgeon.io.checksums import write_checksums
 from surgeon.io.disk_layout import pieces_of
 from surgeon.io.modeling_file import write_modeling_file
 from surgeon.io.shards import Told, unheard, write_shards
@@ -43,8 +42,8 @@ def write_checkpoint(
     told: Told = unheard,
     checksums: bool = False,
     durable: bool = True,
-) -> None:
-    """Write a complete checkpoint into `folder`.
+) -> dict[str, str]:
+    """Write a complete checkpoint into `folder`; the SHA-256 of its weights, file by file, if asked for.
 
     Args:
         folder: exists; whole shards of an earlier try in it are kept.
@@ -55,7 +54,7 @@ def write_checkpoint(
         dtype: of the written weights; None leaves them as they are.
         shard_size: largest size of one file of weights.
         told: hears of the progress, in bytes.
-        checksums: write ``SHA256SUMS`` of the weights.
+        checksums: compute those of the weights on the way.
         durable: wait until the weights are on the disk.
 
     Raises:
@@ -66,12 +65,11 @@ def write_checkpoint(
     stream = stored_tensors(module).items() if tensors is None else tensors
     pieces = pieces_of(module, stream, dtype)
     sums = write_shards(folder, pieces, size, told, checksums=checksums, durable=durable)
-    if sums:
-        write_checksums(folder, sums)
     for file in () if original is None else side_files(original):
         shutil.copyfile(file, folder / file.name)
     for name, text in (pages_of(module, original, dtype) | dict(texts or {})).items():
         (folder / name).write_text(text, encoding="utf-8")
+    return sums
 
 
 def pages_of(

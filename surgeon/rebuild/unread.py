@@ -24,7 +24,7 @@ from surgeon.rebuild.tensors import TensorSource
 
 __all__ = ["Unread", "described_like", "unread_module"]
 
-PIECE = 1 << 27
+PIECE = 1 << 24
 """Bytes of a weight that is read at once, where a function can be computed in pieces."""
 LAZY = frozenset(
     "to index_fill index_select detach clone contiguous __getitem__ select narrow double float".split()
