@@ -8,29 +8,24 @@ made of the rows (`expert_mean`, `expert_match`).
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
+from surgeon.calibrate.call_sums import CallSums
 from surgeon.calibrate.experts import Experts, experts_of
 from surgeon.calibrate.gated import Gated
-from surgeon.calibrate.statistic import Observation, Run
+from surgeon.calibrate.statistic import Run
 from surgeon.calibrate.sublayer_calls import SublayerCall, SublayerCalls
-from surgeon.calibrate.summing import Summing
 from surgeon.calibrate.taps import Taps
 from surgeon.errors import SurgeonError
 from surgeon.graph import Graph, Group
 from surgeon.rebuild.absent import Absent
 
 __all__ = ["AloneCollector", "Sublayer", "sublayers_of"]
-
-_READ = "tokens read"
-"""Name in a state of what no sum is."""
 
 
 @dataclass(frozen=True)
@@ -65,38 +60,14 @@ def sublayers_of(graph: Graph, groups: Collection[Group]) -> tuple[Sublayer, ...
     return tuple(found)
 
 
-class AloneCollector(Summing, ABC):
+class AloneCollector(CallSums):
     """Runs single experts on what their sublayers are called with, about `tokens` tokens of each."""
 
     def __init__(self, sublayers: Collection[Sublayer], tokens: int, run: Run) -> None:
-        super().__init__()
-        self.sublayers = tuple(sublayers)
+        self.sublayers = {one.experts.axis: one for one in sublayers}
         self.module = run.module
-        self.calls = SublayerCalls(run.module, {one.experts.axis: one.path for one in sublayers}, tokens)
-
-    @abstractmethod
-    def add(self, sublayer: Sublayer, call: SublayerCall) -> None:
-        """Merge what one call adds to the sums."""
-
-    def attach(self) -> tuple[RemovableHandle, ...]:
-        """Hooks on the sublayers."""
-        return self.calls.attach()
-
-    def observe(self, observation: Observation) -> None:
-        """Take what the batch gave, and count it."""
-        for sublayer in self.sublayers:
-            for call in self.calls.taken(sublayer.experts.axis):
-                self.add(sublayer, call)
-        self.calls.count(observation.batch)
-
-    def state(self) -> Mapping[str, Tensor]:
-        """The sums, and the tokens that they are of."""
-        return {**self.sums, _READ: torch.tensor(self.calls.read)}
-
-    def merge(self, state: Mapping[str, Tensor]) -> None:
-        """Add sums, and tokens where they come along."""
-        super().merge({name: value for name, value in state.items() if name != _READ})
-        self.calls.read += int(state.get(_READ, 0))
+        paths = {axis: one.path for axis, one in self.sublayers.items()}
+        super().__init__(SublayerCalls(run.module, paths, tokens))
 
     def size(self, sublayer: Sublayer) -> int:
         """How many experts there are, each group's counted."""

@@ -52,21 +52,23 @@ class _Matches(AloneCollector):
         super().__init__(key.sublayers, key.tokens, run)
         self.pairs = dict(key.pairs)
 
-    def add(self, sublayer: Sublayer, call: SublayerCall) -> None:
-        axis = sublayer.experts.axis
-        pairs = self.pairs.get(axis, ())
-        hidden = {e: self._hidden(sublayer, call, e) for e in sorted({e for pair in pairs for e in pair})}
+    def add(self, name: str, call: SublayerCall) -> None:
+        pairs = self.pairs.get(name, ())
+        hidden = {
+            e: self._hidden(self.sublayers[name], call, e)
+            for e in sorted({e for pair in pairs for e in pair})
+        }
         for one, other in pairs:
             if len(hidden[one]) != len(hidden[other]):
                 raise SurgeonError(
-                    f"experts {one} and {other} of '{axis}' do not run on the same tokens",
+                    f"experts {one} and {other} of '{name}' do not run on the same tokens",
                     hint="align: weights",
                 )
-            self.merge({f"{axis}/{one}/{other}": block_gram(hidden[one], hidden[other])})
+            self.merge({f"{name}/{one}/{other}": block_gram(hidden[one], hidden[other])})
         for expert, x_TF in hidden.items():
             wide = x_TF.double()
             moments = [wide.new_full((wide.shape[1],), len(wide)), wide.sum(0), wide.square().sum(0)]
-            self.merge({f"{axis}/{expert}": torch.stack(moments)})
+            self.merge({f"{name}/{expert}": torch.stack(moments)})
 
     def result(self) -> Mapping[str, Tensor]:
         return {

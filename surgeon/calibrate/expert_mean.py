@@ -42,12 +42,14 @@ class ExpertMean(Statistic):
 
 
 class _Means(AloneCollector):
-    def add(self, sublayer: Sublayer, call: SublayerCall) -> None:
+    def add(self, name: str, call: SublayerCall) -> None:
+        sublayer = self.sublayers[name]
         outputs = [self.alone(sublayer, call, expert).outputs_NH for expert in range(self.size(sublayer))]
-        axis = sublayer.experts.axis
-        self.merge({f"sum/{axis}": torch.stack([one.double().sum(0) for one in outputs])})
-        self.merge({f"count/{axis}": torch.tensor([[len(one)] for one in outputs], device=outputs[0].device)})
+        self.merge({f"sum/{name}": torch.stack([one.double().sum(0) for one in outputs])})
+        self.merge({f"count/{name}": torch.tensor([[len(one)] for one in outputs], device=outputs[0].device)})
 
     def result(self) -> Mapping[str, Tensor]:
-        axes = [one.experts.axis for one in self.sublayers]
-        return {axis: self.sums[f"sum/{axis}"] / self.sums[f"count/{axis}"].clamp(min=1) for axis in axes}
+        return {
+            axis: self.sums[f"sum/{axis}"] / self.sums[f"count/{axis}"].clamp(min=1)
+            for axis in self.sublayers
+        }

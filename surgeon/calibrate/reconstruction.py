@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from surgeon.calibrate.call_sums import CallSums
 from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
 from surgeon.calibrate.sublayer_calls import SublayerCall, SublayerCalls
 from surgeon.errors import SurgeonError
@@ -19,6 +20,9 @@ from surgeon.graph import Graph, Group
 from surgeon.rebuild.absent import Absent
 
 __all__ = ["Reconstruction"]
+
+Gone = tuple[int, ...]
+"""Experts that are left out."""
 
 
 @statistics.register("reconstruction")
@@ -34,6 +38,7 @@ class Reconstruction(Statistic):
     """
 
     statistic: ClassVar[str] = "reconstruction"
+    in_order: ClassVar[bool] = True
     sets: int = 256
     tokens: int = 8192
     routers: tuple[tuple[Group, tuple[str, ...]], ...] = ()
@@ -62,14 +67,46 @@ class Reconstruction(Statistic):
                     f"the router of '{group.name}' lies in {outside[0]}, outside of {group.sublayer}",
                     hint="criterion: reap_sum",
                 )
-        return _Losses(self, run)
+        tried = all(self.all_sets(group) for group, _ in self.routers)
+        return _AllSets(self, run) if tried else _OneByOne(self, run)
+
+    def all_sets(self, group: Group) -> bool:
+        """Whether there are few enough sets to try them all."""
+        return sum(comb(group.size, count) for count in range(1, _most(group) + 1)) <= self.sets
+
+    def calls(self, run: Run) -> SublayerCalls:
+        """Calls of the sublayers, by the name of their experts' Axis."""
+        paths = {group.name: group.sublayer or "" for group, _ in self.routers}
+        return SublayerCalls(run.module, paths, self.tokens)
 
 
-class _Losses(Collector):
+class _AllSets(CallSums):
+    """Every set on every call; the losses of sets add up over calls."""
+
+    def __init__(self, key: Reconstruction, run: Run) -> None:
+        super().__init__(key.calls(run))
+        self.routers = {group.name: (group, names) for group, names in key.routers}
+        self.sets = {group.name: tuple(_every(group)) for group, _ in key.routers}
+
+    def add(self, name: str, call: SublayerCall) -> None:
+        group, names = self.routers[name]
+        _refuse_lost(group, names, call)
+        losses = [_loss(group, names, gone, call) for gone in self.sets[name]]
+        self.merge({name: torch.tensor(losses, dtype=torch.float64)})
+
+    def result(self) -> Mapping[str, Tensor]:
+        return {
+            name: _table(group.size, zip(self.sets[name], self.sums[name].tolist(), strict=True))
+            for name, (group, _) in self.routers.items()
+        }
+
+
+class _OneByOne(Collector):
+    """Where some experts have too many sets: what goes next follows from the losses of all calls together."""
+
     def __init__(self, key: Reconstruction, run: Run) -> None:
         self.key = key
-        paths = {group.name: group.sublayer or "" for group, _ in key.routers}
-        self.calls = SublayerCalls(run.module, paths, key.tokens)
+        self.calls = key.calls(run)
 
     def attach(self) -> tuple[RemovableHandle, ...]:
         return self.calls.attach()
@@ -82,54 +119,61 @@ class _Losses(Collector):
             return {group.name: self._tried(group, names) for group, names in self.key.routers}
 
     def _tried(self, group: Group, names: Sequence[str]) -> Tensor:
-        for seen in self.calls.held[group.name][:1]:
-            routers = [seen.tensors[name.removeprefix(f"{group.sublayer}.")] for name in names]
-            if any(t.ndim == 2 and not t.any(1).all() for t in routers if len(t) > 1):
-                raise SurgeonError(
-                    f"'{group.name}' has lost experts already, and reconstruction compares with all of them",
-                    hint="remove them in one step, with shots: 1",
-                )
+        calls = self.calls.held[group.name]
+        for call in calls[:1]:
+            _refuse_lost(group, names, call)
 
-        def loss(gone: tuple[int, ...]) -> float:
-            return sum(self._loss(group, names, gone, seen) for seen in self.calls.held[group.name])
+        def loss(gone: Gone) -> float:
+            return sum(_loss(group, names, gone, call) for call in calls)
 
-        most = max(group.size - max(group.picked, 1), 0)
-        every = sum(comb(group.size, count) for count in range(1, most + 1))
-        search = _all_sets if every <= self.key.sets else _one_by_one
-        rows = [
-            [*(float(index not in gone) for index in range(group.size)), value]
-            for gone, value in search(group.size, most, loss)
-        ]
-        return torch.tensor(rows, dtype=torch.float64).reshape(-1, group.size + 1)
-
-    def _loss(self, group: Group, names: Sequence[str], gone: tuple[int, ...], seen: SublayerCall) -> float:
-        own = {name.removeprefix(f"{group.sublayer}."): name for name in names}
-        seeds = []
-        for local, name in own.items():
-            site = next(site for site in group.sites if site.param == name)
-            tensor = seen.tensors[local]
-            positions = torch.from_numpy(site.layout.positions(gone).reshape(-1)).to(tensor.device)
-            mask = torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
-            seeds.append((tensor, mask.index_fill(site.dim, positions, True)))
-        with Absent(seeds):
-            given = seen.again()
-        return float((given - seen.output).double().norm())
+        if self.key.all_sets(group):
+            return _table(group.size, ((gone, loss(gone)) for gone in _every(group)))
+        return _table(group.size, _one_by_one(group.size, _most(group), loss))
 
 
-def _all_sets(
-    size: int, most: int, loss: Callable[[tuple[int, ...]], float]
-) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Every set of at most `most` that go."""
-    for count in range(1, most + 1):
-        for gone in combinations(range(size), count):
-            yield gone, loss(gone)
+def _refuse_lost(group: Group, names: Sequence[str], call: SublayerCall) -> None:
+    routers = [call.tensors[name.removeprefix(f"{group.sublayer}.")] for name in names]
+    if any(t.ndim == 2 and not t.any(1).all() for t in routers if len(t) > 1):
+        raise SurgeonError(
+            f"'{group.name}' has lost experts already, and reconstruction compares with all of them",
+            hint="remove them in one step, with shots: 1",
+        )
 
 
-def _one_by_one(
-    size: int, most: int, loss: Callable[[tuple[int, ...]], float]
-) -> Iterator[tuple[tuple[int, ...], float]]:
+def _loss(group: Group, names: Sequence[str], gone: Gone, call: SublayerCall) -> float:
+    """How far the sublayer's output is off in one call when its router passes over those that are gone."""
+    seeds = []
+    for name in names:
+        site = next(site for site in group.sites if site.param == name)
+        tensor = call.tensors[name.removeprefix(f"{group.sublayer}.")]
+        positions = torch.from_numpy(site.layout.positions(gone).reshape(-1)).to(tensor.device)
+        mask = torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
+        seeds.append((tensor, mask.index_fill(site.dim, positions, True)))
+    with Absent(seeds):
+        given = call.again()
+    return float((given - call.output).double().norm())
+
+
+def _table(size: int, tried: Iterable[tuple[Gone, float]]) -> Tensor:
+    """A row for each set that was tried."""
+    rows = [[*(float(index not in gone) for index in range(size)), value] for gone, value in tried]
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, size + 1)
+
+
+def _most(group: Group) -> int:
+    """How many experts may go."""
+    return max(group.size - max(group.picked, 1), 0)
+
+
+def _every(group: Group) -> Iterator[Gone]:
+    """Every set of at most as many as may go."""
+    for count in range(1, _most(group) + 1):
+        yield from combinations(range(group.size), count)
+
+
+def _one_by_one(size: int, most: int, loss: Callable[[Gone], float]) -> Iterator[tuple[Gone, float]]:
     """What is tried when one goes after the other."""
-    gone: tuple[int, ...] = ()
+    gone: Gone = ()
     while len(gone) < most:
         tried = {(*gone, index): loss((*gone, index)) for index in range(size) if index not in gone}
         yield from tried.items()

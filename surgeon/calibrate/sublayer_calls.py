@@ -58,9 +58,10 @@ class SublayerCalls:
             for name, part in self._parts.items()
         )
 
-    def taken(self, name: str) -> list[SublayerCall]:
-        """The calls of one sublayer, which are held no longer."""
-        found, self.held[name] = self.held[name], []
+    def taken(self) -> list[tuple[str, SublayerCall]]:
+        """All calls with the keys of their sublayers, held no longer."""
+        found = [(name, call) for name, calls in self.held.items() for call in calls]
+        self.held = {name: [] for name in self.held}
         return found
 
     def count(self, batch: Samples) -> None:

@@ -66,7 +66,8 @@ def alone(model):
     graph = trace_module(model)
     groups = [group for group in graph.groups if group.kind == "expert"]
     pairs = tuple((group.name, ((0, 3), (3, 4))) for group in groups)
-    return [key.on(graph, groups) for key in (ExpertMean(tokens=40), ExpertMatch(tokens=40, pairs=pairs))]
+    keys = (ExpertMean(tokens=40), ExpertMatch(tokens=40, pairs=pairs), Reconstruction(tokens=40))
+    return [key.on(graph, groups) for key in keys]
 
 
 class Shelf:
@@ -208,7 +209,7 @@ def test_a_killed_run_of_routing_statistics_goes_on(moe, samples, asked):
 
 def test_what_cannot_be_put_aside_starts_over(moe, samples):
     graph = trace_module(moe)
-    keys = [Reconstruction().on(graph, [group for group in graph.groups if group.kind == "expert"])]
+    keys = [Reconstruction(sets=0).on(graph, [group for group in graph.groups if group.kind == "expert"])]
     found, forwards = interrupted(moe, samples, keys, 2)
     assert forwards == len(samples)
     assert_same(found, gather(moe, samples, keys), keys, rtol=0, atol=0)
