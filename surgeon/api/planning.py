@@ -130,8 +130,7 @@ def make_plan(
     known = traced(subject, progress, recipe.export, cache)
     check_recipe(recipe, known.graph)
     before = cost_of(Plan(known.graph.model_type), known.graph, subject.dtype)
-    operations = [step for step in recipe.steps if isinstance(step, Operation)]
-    if subject.add_biases([name for step in operations for name in step.biases(known.graph)]):
+    if _with_biases(subject, recipe, known.graph):
         known = traced(subject, progress, recipe.export, cache)
     reads = any(isinstance(step, Operation) and step.reads_weights for step in recipe.steps)
     bench = None
@@ -155,6 +154,23 @@ def make_plan(
             state, record = step.run(state)
         records.append(record)
     return Planned(state.plan, known, _report(subject, recipe, known, state.plan, before, tuple(records)))
+
+
+def _with_biases(subject: Subject, recipe: Recipe, graph: Graph) -> bool:
+    """Give the model the biases that steps need; whether that changed it.
+
+    Raises:
+        InfeasibleError: it cannot have those of a step.
+    """
+    changed = False
+    for number, step in enumerate(recipe.steps):
+        names = step.biases(graph) if isinstance(step, Operation) else ()
+        try:
+            changed |= bool(names) and subject.add_biases(names)
+        except InfeasibleError as error:
+            error.message = f"step {number} '{step.op}': {error.message}"
+            raise
+    return changed
 
 
 def _memory(subject: Subject, cache: str | Path) -> Memory:

@@ -239,8 +239,9 @@ class Remove(Operation):
         if isinstance(self.allocation, Uniform) or len(pools) == axes:
             return ()
         return (
-            f"'{self.allocation.allocation}' chose {len(pools)} kept counts for {axes} axes, as the config "
-            "holds one size for several; export: {layout: per_layer} gives each its own",
+            f"'{self.allocation.allocation}' chose {len(pools)} "
+            f"{'size' if len(pools) == 1 else 'sizes'} for {axes} axes, which the config holds together; "
+            "export: {layout: padded} or per_layer lets them differ",
         )
 
 

@@ -46,9 +46,11 @@ def bias_slots(config: PreTrainedConfig, wanted: Collection[str]) -> BiasSlots:
     missing = sorted(set(lacking) - set().union(*flags.values()))
     if missing:
         raise InfeasibleError(
-            f"the config of a '{config.model_type}' has no flag that gives '{missing[0]}'"
-            + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
-            hint="repair: refit needs no bias; or rehome: a family with identical logits that has one",
+            f"the model has no '{missing[0]}'"
+            + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else "")
+            + f", and no flag in the config of a '{config.model_type}' switches it on",
+            hint="repair: refit, which needs no bias; or rehome: TYPE, a family that has it and computes the "
+            "same otherwise (docs/layouts.md)",
         )
     grown = vary(config, dict.fromkeys(flags, True))
     added = tuple(name for name in _shapes(grown) if name not in before)

@@ -62,5 +62,7 @@ def test_a_family_without_biases_is_refused_before_weights_are_read(recipe):
     config.num_attention_heads, config.num_key_value_heads, config.head_dim = 4, 2, 8
     with torch.device("meta"):
         model = MistralForCausalLM(config)
-    with pytest.raises(InfeasibleError, match=r"no flag that gives 'model\.layers\.0\.mlp\.down_proj\.bias'"):
+    with pytest.raises(
+        InfeasibleError, match=r"step 0 'remove': the model has no 'model\.layers\.0\.mlp\.down_proj\.bias'"
+    ):
         surgeon.plan(model, surgeon.load_recipe(recipe))

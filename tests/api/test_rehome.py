@@ -40,7 +40,7 @@ def recipe(**fields):
 
 
 def test_without_it_the_way_out_is_named(biased):
-    with pytest.raises(InfeasibleError, match="has no flag that gives") as refused:
+    with pytest.raises(InfeasibleError, match="no flag in the config of a 'qwen2' switches it on") as refused:
         surgeon.plan(biased, recipe(), texts=ids())
     assert "rehome" in str(refused.value.hint)
 

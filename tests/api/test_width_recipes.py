@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 import transformers as hf
 
 import surgeon
-from surgeon.errors import InfeasibleError
-from tests.conftest import ROOT
+from tests.api.recipes import DEEP, DEPTH, EXPERTS, RECIPES, WIDTH, called, checkpoints, run
 
-NAMES = ("demo", "flap", "llm_pruner", "magnitude", "refit", "refit_per_layer", "taylor_refit", "wanda_sp")
 COMMON = {
     "vocab_size": 1024,
     "bos_token_id": 0,
@@ -23,6 +19,7 @@ COMMON = {
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "hidden_size": 24}
 CONFIGS = {
     "llama": lambda: hf.LlamaConfig(**COMMON, **HEADS, num_hidden_layers=3, intermediate_size=40),
+    "deep": lambda: hf.LlamaConfig(**COMMON, **HEADS, num_hidden_layers=7, intermediate_size=40),
     "gpt2": lambda: hf.GPT2Config(**COMMON, n_embd=24, n_layer=3, n_head=4, n_inner=40, n_positions=128),
     "moe": lambda: hf.Qwen3MoeConfig(
         **COMMON, **HEADS, num_hidden_layers=2, moe_intermediate_size=48, num_experts=4, num_experts_per_tok=2
@@ -31,7 +28,8 @@ CONFIGS = {
     "post_norm": lambda: hf.Olmo2Config(**COMMON, **HEADS, num_hidden_layers=3, intermediate_size=40),
 }
 CASES = [
-    *(("llama", name) for name in NAMES),
+    *(("llama", name) for name in WIDTH),
+    *(("deep", name) for name in DEEP),
     *(("gpt2", name) for name in ("flap", "refit", "taylor_refit", "wanda_sp")),
     *(("moe", name) for name in ("wanda_sp", "refit", "taylor_refit")),
     ("post_norm", "refit"),
@@ -40,32 +38,13 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, tiny_model):
-    """Checkpoints with the shipped model's tokenizer, made when first asked for."""
-    made = {}
-
-    def folder(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            torch.manual_seed(0)
-            hf.AutoModelForCausalLM.from_config(CONFIGS[name]()).save_pretrained(made[name])
-            for file in tiny_model.glob("tokenizer*"):
-                shutil.copy(file, made[name])
-        return made[name]
-
-    return folder
-
-
-def run(model, recipe, out):
-    path = ROOT / "recipes" / f"{recipe}.yaml"
-    fewer = ("calibration.samples=4", "calibration.seq_len=24")
-    overrides = fewer if "calibration:" in path.read_text(encoding="utf-8") else ()
-    return surgeon.run(path, model=model, out=out, overrides=overrides)
+    return checkpoints(CONFIGS, tmp_path_factory.mktemp("width"), tiny_model)
 
 
 @pytest.mark.parametrize(("name", "recipe"), CASES, ids=lambda word: word)
 def test_recipe_runs(name, recipe, folders, tmp_path):
-    report = run(folders(name), recipe, tmp_path / "small")
-    remote = recipe == "refit_per_layer"
+    report = run(recipe, folders(name), tmp_path / "small")
+    remote = recipe in ("refit_per_layer", *DEEP)
     small = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "small", trust_remote_code=remote)
     assert sum(p.numel() for p in small.parameters()) == report.after.parameters
     assert report.steps[0].notes[0].startswith("asked for ")
@@ -75,11 +54,21 @@ def test_recipe_runs(name, recipe, folders, tmp_path):
         assert any("read by a norm before the stream" in note for note in report.steps[0].notes)
 
 
-def test_flap_without_a_place_for_biases_says_so_first(folders, tmp_path):
-    with pytest.raises(InfeasibleError, match=r"no flag that gives .*down_proj.bias") as refused:
-        run(folders("qwen3"), "flap", tmp_path / "small")
-    assert "refit needs no bias" in str(refused.value.hint)
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_flap_without_a_place_for_biases_says_so_first(verb, folders, tmp_path):
+    out = ("--out", tmp_path / "small") if verb == "run" else ()
+    done = called(verb, "flap", folders("qwen3"), *out)
+    assert done.exit_code == 1
+    assert not done.stdout
+    assert "the model has no 'model.layers.0.mlp.down_proj.bias' (and 2 more)" in done.stderr
+    assert "repair: refit, which needs no bias; or rehome" in done.stderr
+    assert "measure" not in done.stderr
     assert not (tmp_path / "small").exists()
+
+
+def test_every_shipped_recipe_is_run_somewhere():
+    shipped = {path.stem for path in RECIPES.glob("*.yaml")}
+    assert shipped == {*DEPTH, *WIDTH, *DEEP, *EXPERTS}
 
 
 def test_a_layer_that_loses_all_is_written_without_its_sublayer(tmp_path):

@@ -37,6 +37,7 @@ def test_a_family_without_such_a_flag():
     config = MistralConfig(vocab_size=53, hidden_size=32, intermediate_size=24, num_hidden_layers=2)
     config.num_attention_heads, config.num_key_value_heads = 4, 2
     with pytest.raises(
-        InfeasibleError, match=r"'mistral' has no flag that gives 'model.layers.0.mlp.*' and 1 more"
+        InfeasibleError,
+        match=r"no 'model.layers.0.mlp.*' \(and 1 more\), and no flag in the config of a 'mistral'",
     ):
         bias_slots(config, [f"model.layers.{i}.mlp.down_proj.bias" for i in range(2)])
