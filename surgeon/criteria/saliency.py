@@ -1,12 +1,14 @@
 """Sums over all of a tensor but one dim, in float64, without a float64 copy of the tensor.
 
 Weights are read in blocks of rows, so that they need be in memory only in part, and what is computed of a
-block stays in the processor's cache.
+block stays in the processor's cache. Torch is kept from dividing every operation on a block among threads:
+to wait for the last of them, each time, takes longer than is saved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 
 import torch
@@ -32,11 +34,23 @@ def summed(weights: TensorSource, param: str, dim: int, element: Element) -> Ten
     size, *others = weights.shape(param)
     step = max(1, BLOCK // max(1, prod(others)))
     read, parts = rows_of(weights), []
-    for start in range(0, size or 1, step):
-        rows = slice(start, min(start + step, size))
-        block = read(param, rows.start, rows.stop).to(torch.float64)
-        parts.append(sum_to_dim(element(block, rows), dim))
+    with _undivided():
+        for start in range(0, size or 1, step):
+            rows = slice(start, min(start + step, size))
+            block = read(param, rows.start, rows.stop).to(torch.float64)
+            parts.append(sum_to_dim(element(block, rows), dim))
     return torch.cat(parts) if dim == 0 else torch.stack(parts).sum(0)
+
+
+@contextmanager
+def _undivided() -> Iterator[None]:
+    """Torch computes in the calling thread alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def widened(tensor: Tensor) -> Tensor:

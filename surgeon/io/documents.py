@@ -35,8 +35,22 @@ def write_document(document: Mapping[str, object], path: str | Path) -> None:
 
 
 def page_of(document: Mapping[str, object]) -> str:
-    """The text of a JSON document."""
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+    """The text of a JSON document: that of ``json.dumps`` with an indent of 1, many times as fast."""
+    return _text(document, "\n") + "\n"
+
+
+def _text(value: object, line: str) -> str:
+    """The text of a JSON value in which every new line begins with `line`."""
+    inner = f"{line} "
+    if isinstance(value, list | tuple) and value:
+        # Long lists are lists of places, for which the standard library's indenting writer takes seconds.
+        plain = all(type(item) is int for item in value)
+        items = map(str, value) if plain else (_text(item, inner) for item in value)
+        return f"[{inner}{f',{inner}'.join(items)}{line}]"
+    if isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
+        items = (f"{json.dumps(key)}: {_text(item, inner)}" for key, item in value.items())
+        return f"{{{inner}{f',{inner}'.join(items)}{line}}}"
+    return json.dumps(value, indent=1, allow_nan=False).replace("\n", line)
 
 
 def write_page(text: str, path: str | Path) -> None:
