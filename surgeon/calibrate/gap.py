@@ -6,7 +6,7 @@ what enters the projection there. Streamed over tokens: only ``A^T A`` and ``A^T
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from surgeon.calibrate.passage import Passage, Projection, behind
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.errors import SurgeonError
 
-__all__ = ["Aims", "StreamGap", "states_behind", "stream_gap"]
+__all__ = ["Aims", "Rows", "StreamGap", "states_behind", "stream_gap", "stream_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +57,19 @@ def states_behind(param: str, walk: Walk, forward: Forward) -> Aims:
     return aims
 
 
-def stream_gap(
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Of one batch A [tokens, features] and E [tokens, outputs], and whether they are `joined`."""
+
+    a: Tensor
+    e: Tensor
+    joined: bool
+
+
+def stream_rows(
     param: str, kept: Tensor, constant: bool, aims: Sequence[Tensor], walk: Walk, forward: Forward
-) -> StreamGap:
-    """Measure over all batches, before the Block of the projection.
+) -> Iterator[Rows]:
+    """Measure batch by batch, before the Block of the projection.
 
     Args:
         param: the projection's matrix.
@@ -73,11 +82,18 @@ def stream_gap(
     Raises:
         SurgeonError: the projection did not run as the output of a module of its own.
     """
-    projection, total, joined = Projection(param, walk), GramSum(), False
+    projection = Projection(param, walk)
     for number, aim in enumerate(aims):
         have = projection.run(forward, number)
-        total.add(*_rows(param, aim, have, kept, constant))
-        joined = have.junction.joined
+        yield Rows(*_rows(param, aim, have, kept, constant), have.junction.joined)
+
+
+def stream_gap(measured: Iterable[Rows]) -> StreamGap:
+    """Gram matrices of what `stream_rows` gives."""
+    total, joined = GramSum(), False
+    for rows in measured:
+        total.add(rows.a, rows.e)
+        joined = rows.joined
     return StreamGap(*total.means(), joined)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from surgeon.calibrate.bench import TOKENS
 from surgeon.calibrate.bridge import bridge_gap, end_error
-from surgeon.calibrate.gap import states_behind, stream_gap
+from surgeon.calibrate.gap import states_behind, stream_gap, stream_rows
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.graph import BlockSelector, Graph, Stack
 from surgeon.operations.repairing import Mended
@@ -222,7 +222,7 @@ class _Gaps:
             found = bridge_gap(cut.param, kept, aim.states, have, forward)
             return None if found is None else Gap(*found)
         aims = states_behind(cut.param, aim, self._original(aim.at)).behind
-        behind = stream_gap(cut.param, kept, False, aims, have, forward)
+        behind = stream_gap(stream_rows(cut.param, kept, False, aims, have, forward))
         return Gap(behind.gram, behind.cross, behind.joined)
 
     def _advance(self, have: Walk, place: int) -> None:

@@ -6,7 +6,7 @@ for repairs toward the residual stream, two walks through the model, of the orig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -17,7 +17,7 @@ from surgeon.calibrate import Statistics, digest
 from surgeon.calibrate.bench import TOKENS
 from surgeon.calibrate.condensed import Condensed
 from surgeon.calibrate.experts import experts_of
-from surgeon.calibrate.gap import stream_gap
+from surgeon.calibrate.gap import Rows, stream_gap, stream_rows
 from surgeon.calibrate.gram import Gram
 from surgeon.calibrate.input_moment import InputMoment
 from surgeon.errors import InfeasibleError
@@ -172,10 +172,13 @@ class _Evidence:
     ) -> dict[str, Tensor]:
         """New tensors of one projection, which are in force from now on."""
         kept, with_bias = torch.from_numpy(cut.kept), constant and cut.bias is not None
-        aims = walks.behind(cut.param)
-        gap = stream_gap(cut.param, kept, with_bias, aims, *walks.cut())
+        aims, keep = walks.behind(cut.param), walks.bench.keep
+        rows: Iterable[Rows] = stream_rows(cut.param, kept, with_bias, aims, *walks.cut())
+        if walks.bench.streamed:  # wait, until the block's weights are let go of, for the matrices to be made
+            rows = [Rows(keep(one.a), keep(one.e), one.joined) for one in rows]
+        gap = stream_gap(rows)
         joined = gap.joined
-        found = {name: walks.bench.keep(new) for name, new in mend(cut, gap).items()}
+        found = {name: keep(new) for name, new in mend(cut, gap).items()}
         walks.put(found)
         return found if joined else {**found, f"{_APART}{cut.param}": torch.zeros(1)}
 

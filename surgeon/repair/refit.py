@@ -66,7 +66,7 @@ class Refit(Repair):
         """Fit one projection to what it gave with all its inputs."""
         solved = []
         for g, w in zip(gram if cut.slices else gram[None], self._matrix(cut, evidence), strict=True):
-            full = w.to(g.device)
+            full = w.to(g)
             if self.constant and not self._constant(cut):
                 g = g[:-1, :-1]
             kept = self._with_bias(torch.from_numpy(cut.kept).to(g.device), cut)
@@ -83,12 +83,12 @@ class Refit(Repair):
         return torch.cat([kept, kept.new_tensor([-1])]) if self._constant(cut) else kept
 
     def _matrix(self, cut: Cut, evidence: Evidence) -> Tensor:
-        """Old weights [slices, features, outputs] float64, the bias as last feature where it is fitted."""
-        w = evidence.tensor(cut.param).double()
+        """Old weights [slices, features, outputs], the bias as last feature where it is fitted."""
+        w = evidence.tensor(cut.param)
         stacked = w.movedim(cut.dim, -2) if cut.slices else w.movedim(cut.dim, 0).flatten(1)[None]
         if not self._constant(cut) or cut.bias is None:
             return stacked
-        bias = evidence.tensor(cut.bias).double()
+        bias = evidence.tensor(cut.bias)
         return torch.cat([stacked, bias.reshape(len(stacked), 1, -1)], 1)
 
     def _values(self, cut: Cut, solved: Tensor, evidence: Evidence) -> Mapping[str, Tensor]:
