@@ -111,7 +111,7 @@ class Trip:
                 state["ok"] = None
 
     def _cut_kind(self, limits: ConfigLimits, names: Sequence[str]) -> dict[str, object]:
-        """By the config's own fields; else block by block."""
+        """By the config's own fields; else block by block, or all at once."""
         words = self._by_fields(limits, names)
         if words["ok"]:
             return words
@@ -123,14 +123,14 @@ class Trip:
             alike.setdefault((group.size, place), []).append(name)
         refused, met = words["why"], []
         # All at once, else those at one place: one Axis of a kind may be held by a number in the code.
-        for some in [own, *(alike.values() if len(alike) > 1 else ())] if own else ():
+        for some in [list(names), *(alike.values() if len(alike) > 1 or len(own) < len(names) else ())]:
             for share in (KEPT, 0.5):
                 edits = [self._keep(name, _share(self.graph.group(name).size, share)) for name in some]
                 tried = self._tried(edits, "per_layer")
                 if tried.ok:
                     self._exports["per_layer"].edits += edits
                     said = {**self._counts(edits), "layout": "per_layer", "stock": words["why"]}
-                    return {**tried.words, **said, "refused": [] if some is own else [refused]}
+                    return {**tried.words, **said, "refused": [] if len(some) == len(names) else [refused]}
                 met.append(tried.words["why"])
                 refused = f"{refused}; per_layer: {tried.words['why']}"
         unreached = met and all(IDLE in str(why) for why in met)

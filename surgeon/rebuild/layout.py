@@ -7,14 +7,15 @@ with a table of what differs. Not here: each of them (`config_solve`, `padded`, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph
-from surgeon.plan import Limits, Plan, Refusal
+from surgeon.plan import Keep, Limits, Plan, Refusal
 from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_probe import ConfigSpace
@@ -22,6 +23,7 @@ from surgeon.rebuild.config_solve import solve
 from surgeon.rebuild.padded import ZeroedSource, widened_plan
 from surgeon.rebuild.per_layer import shared_part, solve_per_layer
 from surgeon.rebuild.per_layer_class import TABLE
+from surgeon.rebuild.per_layer_spread import solve_spread, spread
 from surgeon.rebuild.rebuild import rebuild
 from surgeon.rebuild.tensors import TensorSource
 
@@ -69,15 +71,21 @@ def is_ordinary(config: PreTrainedConfig) -> bool:
 def limits_of(space: ConfigSpace, graph: Graph, layout: ExportLayout = "uniform") -> Limits:
     """What a Plan for this layout may ask for."""
     limits = ConfigLimits(space, graph)
-    return limits if layout == "uniform" else _Blockwise(limits, graph)
+    return limits if layout == "uniform" else _Blockwise(limits, graph, space, layout)
 
 
 @dataclass(frozen=True, slots=True)
 class _Blockwise:
-    """Limits of what blocks share; a block's own widths are free."""
+    """Limits of what blocks share; a block's own widths are free.
+
+    What blocks share and no field holds, heads that read one table of positions, is tried in ``per_layer``.
+    """
 
     shared: Limits
     graph: Graph
+    space: ConfigSpace
+    layout: ExportLayout
+    tried: dict[frozenset, bool] = field(default_factory=dict)
 
     def tied(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         own = {name for name in names if self._own(name)}
@@ -86,12 +94,30 @@ class _Blockwise:
         return tuple(sorted(sets, key=lambda held: list(names).index(held[0])))
 
     def refuse(self, sizes: Mapping[str, int]) -> Refusal | None:
-        return self.shared.refuse(self._shared(sizes))
+        refusal = self.shared.refuse(self._shared(sizes))
+        return None if refusal is None or self._works(self._shared(sizes)) else refusal
 
     def nearest(self, names: Sequence[str], count: int, sizes: Mapping[str, int]) -> tuple[int, ...]:
         if all(map(self._own, names)):
             return (count,)
-        return self.shared.nearest(names, count, self._shared(sizes))
+        others = self._shared(sizes)
+        near = self.shared.nearest(names, count, others)
+        alone = count not in near and self._works({**others, **dict.fromkeys(names, count)})
+        return (count,) if alone else near
+
+    def _works(self, sizes: Mapping[str, int]) -> bool:
+        """Whether a table of modules says what no field does."""
+        cut = {name: count for name, count in sizes.items() if count != self.graph.group(name).size}
+        keeps = tuple(Keep(name, tuple(range(count)), 0) for name, count in cut.items())
+        plan = Plan(self.graph.model_type, keeps)
+        key = frozenset(cut.items())
+        if key not in self.tried and self.layout == "per_layer" and spread(plan, self.graph):
+            try:
+                solve_spread(self.space, self.graph, plan)
+                self.tried[key] = True
+            except InfeasibleError:
+                self.tried[key] = False
+        return self.tried.get(key, False)
 
     def _own(self, name: str) -> bool:
         return self.graph.group(name).block is not None

@@ -17,14 +17,15 @@ from transformers import PreTrainedConfig
 
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Block, Graph
-from surgeon.plan import DropBlock, Edit, Keep, Plan, cuts_of, dropped_parts, gone_modules, gone_prefixes
+from surgeon.plan import DropBlock, Edit, Keep, Plan, dropped_parts, gone_modules, gone_prefixes
 from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_probe import ConfigSpace
 from surgeon.rebuild.config_solve import Solution, find_changes, solve
-from surgeon.rebuild.config_target import Width, aim, planned_shapes
+from surgeon.rebuild.config_target import Width, aim
 from surgeon.rebuild.per_layer_class import TABLE, auto_map
 from surgeon.rebuild.per_layer_parts import BlockParts, Narrowing, parts_of
+from surgeon.rebuild.per_layer_spread import check_differences, left_shapes, solve_spread, spread
 from surgeon.rebuild.per_layer_trial import Row, readers
 from surgeon.rebuild.rebuild import renamed
 from surgeon.rebuild.signature import Shape, Signature, measure
@@ -60,14 +61,27 @@ def solve_per_layer(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
         return solve(space, graph, plan)
     except InfeasibleError:
         pass
+    try:
+        return _by_block(space, graph, plan)
+    except InfeasibleError as error:
+        if not spread(plan, graph):
+            raise
+        try:
+            return solve_spread(space, graph, plan)
+        except InfeasibleError:
+            raise error from None
+
+
+def _by_block(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
+    """Each block by itself; what they share by fields of the config."""
     _check_parts(plan, graph)
     shared = _expressible_part(space, graph, plan)
     base = solve(space, graph, shared)
-    planned = _planned(plan, graph)
+    planned = left_shapes(plan, graph)
     built = measure(base.config)
     absent = _absent(plan, graph)
     gone = tuple(f"{path}." for path in absent)
-    _check_differences(
+    check_differences(
         planned, {name: s for name, s in built.shapes.items() if not name.startswith(gone)}, built
     )
     shallow = space.configured(find_changes(space, aim(shared, graph, space.shallow)))
@@ -107,11 +121,6 @@ def _expressible_part(space: ConfigSpace, graph: Graph, plan: Plan) -> Plan:
     return alike
 
 
-def _planned(plan: Plan, graph: Graph) -> dict[str, Shape]:
-    shapes = planned_shapes(cuts_of(plan, graph), graph)
-    return {now: shapes[name] for name, now in renamed(tuple(graph.parameters), plan, graph).items()}
-
-
 def _check_parts(plan: Plan, graph: Graph) -> None:
     """Sublayers can be taken out where what they add is added outside of them."""
     for block, part in dropped_parts(plan, graph).values():
@@ -132,17 +141,6 @@ def _absent(plan: Plan, graph: Graph) -> dict[str, str]:
         for path in paths
         if path.startswith(f"{old}.")
     }
-
-
-def _check_differences(planned: Mapping[str, Shape], shapes: Mapping[str, Shape], built: Signature) -> None:
-    """Only shapes of untied tensors may be left to the table."""
-    faults = [f"{name} is there or is not" for name in sorted(planned.keys() ^ shapes.keys())]
-    differing = [name for name in planned if name in shapes and planned[name] != shapes[name]]
-    faults += [f"{name} is one tensor with {built.ties[name]}" for name in differing if name in built.ties]
-    if faults:
-        raise InfeasibleError(
-            "blocks cannot be narrowed one by one:\n" + "\n".join(f"  {fault}" for fault in faults)
-        )
 
 
 def _blocks(plan: Plan, graph: Graph) -> Iterator[tuple[Block, str]]:

@@ -34,7 +34,7 @@ class Narrowing:
     """One block to be narrowed, as the shallow model shows it.
 
     Attributes:
-        block: its module path in the shallow model.
+        block: its module path in the shallow model; empty for the whole of it.
         shapes: planned shapes of its tensors that change, by name below the block.
         widths: for each of its tensors, by name below the block, the Axes in it with their kept sizes.
         absent: paths below the block of modules that are taken out.
@@ -44,6 +44,11 @@ class Narrowing:
     shapes: Mapping[str, Shape]
     widths: Mapping[str, tuple[Width, ...]]
     absent: tuple[str, ...] = ()
+
+    @property
+    def head(self) -> str:
+        """How the names of what lies in it begin."""
+        return f"{self.block}." if self.block else ""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -88,16 +93,17 @@ def parts_of(space: ConfigSpace, config: PreTrainedConfig, narrowing: Narrowing)
         path, _, leaf = name.rpartition(".")
         rows.setdefault(path, {})[leaf] = list(shape)
     choices = list(_choices(space, config, module, narrowing, before))
+    choices = choices if narrowing.block else _alike(own, choices)
     chosen, reshaping = first_that_runs(module, narrowing.block, rows, choices)
     for path, widths in reshaping.items():
         rows.setdefault(path, {})["reshapes"] = [list(pair) for pair in widths]
     fields: dict[str, int] = {}
     for choice, value in zip(choices, chosen, strict=True):
-        if choice.path is None:
+        if not choice.paths:
             fields[choice.name] = value
-        elif value != choice.old:
-            rows.setdefault(choice.path, {})[choice.name] = value
-    usual = {choice.name: choice.old for choice in choices if choice.path is None}
+        for path in choice.paths if value != choice.old else ():
+            rows.setdefault(path, {})[choice.name] = value
+    usual = {choice.name: choice.old for choice in choices if not choice.paths}
     read_by = tuple(path for path in readers(module, own) if not _within(path, narrowing.absent))
     return BlockParts(rows, fields, usual, read_by)
 
@@ -118,22 +124,34 @@ def _choices(
     for path, part in own.named_modules():
         if _within(path, narrowing.absent):
             continue
-        full = f"{narrowing.block}.{path}" if path else narrowing.block
+        full = f"{narrowing.head}{path}" if path else narrowing.block
         shapes = {n: planned[f"{path}.{n}" if path else n] for n in own_tensors(part)}
         held = followed(part, full, module, shapes, space)
         for name, new in held.items():
-            yield Choice(path, name, vars(part)[name], new)
+            yield Choice((path,), name, vars(part)[name], new)
         for name, old in own_numbers(part):
             if name not in held and (full, name) in moved:
                 values = _explained(old, [path], narrowing, before)
-                yield Choice(path, name, old, _old_first(old, values) if (full, name) in alone else values)
+                yield Choice((path,), name, old, _old_first(old, values) if (full, name) in alone else values)
     now = leaves(config)
     for f in relevant:
         value = now.get(f.path)
         old = f.stands_for if value is None else value
         if len(f.path) == 1 and type(old) is int:
             values = _held(old, f, narrowing, before)
-            yield Choice(None, str(f.path[0]), old, _old_first(old, values) if _alone(f, space) else values)
+            yield Choice((), str(f.path[0]), old, _old_first(old, values) if _alone(f, space) else values)
+
+
+def _alike(own: nn.Module, choices: Sequence[Choice]) -> list[Choice]:
+    """Choices for one attribute of modules of one class, with the same values, as one."""
+    sets: dict[tuple[object, ...], list[Choice]] = {}
+    for choice in choices:
+        owners = {type(own.get_submodule(path)) for path in choice.paths}
+        sets.setdefault((*owners, choice.name, choice.old, choice.values), []).append(choice)
+    return [
+        found[0]._replace(paths=tuple(path for choice in found for path in choice.paths))
+        for found in sets.values()
+    ]
 
 
 def _alone(f: Field, space: ConfigSpace) -> bool:
@@ -148,12 +166,12 @@ def _old_first(old: int, values: tuple[int, ...]) -> tuple[int, ...]:
 def _relevant(space: ConfigSpace, narrowing: Narrowing, before: Mapping[str, Shape]) -> list[Field]:
     """Number fields that move a cut dim of the block, or a number in it."""
     cut = {
-        (f"{narrowing.block}.{name}", dim)
+        (f"{narrowing.head}{name}", dim)
         for name, shape in narrowing.shapes.items()
         for dim, size in enumerate(shape)
         if size != before[name][dim]
     }
-    inside = (narrowing.block, f"{narrowing.block}.")
+    inside = (narrowing.block, narrowing.head)
     return [
         f
         for f in space.fields
@@ -164,7 +182,7 @@ def _relevant(space: ConfigSpace, narrowing: Narrowing, before: Mapping[str, Sha
 
 def _held(old: int, f: Field, narrowing: Narrowing, before: Mapping[str, Shape]) -> tuple[int, ...]:
     """What a field may become: where it moves dims, by the Axes that lie in every one of them."""
-    head = f"{narrowing.block}."
+    head = narrowing.head
     moved = {(name.removeprefix(head), dim) for name, dim in f.dims if name.startswith(head)}
     if not moved:
         paths = [path.removeprefix(head) for path, _ in f.numbers if path.startswith(head)]

@@ -34,9 +34,9 @@ TRIES = (64, 512)
 
 
 class Choice(NamedTuple):
-    """One value to be found: an attribute of a module below the block, or (path None) a field."""
+    """One value to be found: an attribute of modules below the block, or (no paths) a field."""
 
-    path: str | None
+    paths: tuple[str, ...]
     name: str
     old: int
     values: tuple[int, ...]
@@ -49,7 +49,7 @@ def first_that_runs(
 
     Args:
         module: the model that the block is narrowed in.
-        block: its module path.
+        block: its module path; empty for the whole.
         rows: what differs in its modules for certain, by path below it.
         choices: what is not certain, the values that come early most likely.
 
@@ -97,10 +97,10 @@ class _Trial:
         for values in _by_number_of_changes([choice.values for choice in choices], tries):
             fields: Row = {}
             for choice, value in zip(choices, values, strict=True):
-                if choice.path is None:
+                if not choice.paths:
                     fields[choice.name] = value
-                else:
-                    setattr(self.own.get_submodule(choice.path), choice.name, value)
+                for path in choice.paths:
+                    setattr(self.own.get_submodule(path), choice.name, value)
             for path in self.read_by:
                 self.own.get_submodule(path).config = LayerConfig(self.whole.config, fields)
             fault = self.fault()

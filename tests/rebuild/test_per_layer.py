@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from transformers import RecurrentGemmaConfig, TrOCRConfig
+from transformers import MPNetConfig, RecurrentGemmaConfig, TrOCRConfig, XLMConfig
 
 from surgeon.errors import InfeasibleError
 from surgeon.plan import DropBlock, Keep, Plan
@@ -169,7 +169,7 @@ def test_tensors_that_blocks_share_are_refused():
     tied = type(built)(built.shapes, {name: "model.layers.0.mlp.up_proj.weight"}, built.numbers)
     planned = {**built.shapes, name: (30, 60)}
     with pytest.raises(InfeasibleError, match=r"up_proj.weight is one tensor with model.layers.0"):
-        per_layer._check_differences(planned, tied.shapes, tied)
+        per_layer.check_differences(planned, tied.shapes, tied)
 
 
 def test_the_modeling_file_is_small_and_knows_nothing_of_surgeon():
@@ -248,3 +248,51 @@ def test_a_window_of_as_many_tokens_as_heads_stays():
     attention = next(part for part in small.modules() if hasattr(part, "sliding_window"))
     assert (attention.num_attention_heads, attention.sliding_window) == (3, 4)
     assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_heads_that_share_a_table_of_positions_are_cut_in_all_blocks():
+    config = MPNetConfig(
+        vocab_size=50,
+        hidden_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=20,
+        max_position_embeddings=64,
+        architectures=["MPNetForMaskedLM"],
+    )
+    module, graph, space = probed_config(config)
+    (heads,) = graph.of_kind("kv_group")
+    assert heads.block is None
+    assert limits_of(space, graph).nearest((heads.name,), 3, {}) == (4,)
+    limits = limits_of(space, graph, "per_layer")
+    assert limits.refuse({heads.name: 3}) is None
+    assert limits.nearest((heads.name,), 3, {}) == (3,)
+    plan = cut(graph, kv_group=3, ffn=15).add([DropBlock("mpnet.encoder.layer.0", 1)])
+    small, ledger = apply_plan(module, plan, graph, space, "per_layer")
+    assert {row.field for row in ledger} == {"intermediate_size", "num_hidden_layers", TABLE}
+    assert small.config.hidden_size == 24
+    assert small.mpnet.encoder.relative_attention_bias.weight.shape[1] == 3
+    assert compare(module, small, plan, graph, TOKENS).require()
+    assert not retraced_faults(plan, graph, trace_module(small))
+
+
+def test_attentions_in_a_list_of_their_own_are_cut_together():
+    config = XLMConfig(
+        vocab_size=50, emb_dim=24, n_layers=2, n_heads=4, max_position_embeddings=64, n_langs=1, causal=True
+    )
+    config.architectures = ["XLMWithLMHeadModel"]
+    module, graph, space = probed_config(config)
+    assert not graph.blocks
+    plan = cut(graph, kv_group=3)
+    small, _ = apply_plan(module, plan, graph, space, "per_layer")
+    assert small.transformer.attentions[1].q_lin.weight.shape == (18, 24)
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_widths_of_the_whole_model_go_in_no_table():
+    _, graph, space = probed("gpt2")
+    hidden = graph.of_kind("hidden")[0]
+    odd = hidden.size - 1
+    assert limits_of(space, graph, "per_layer").nearest((hidden.name,), odd, {}) != (odd,)
+    with pytest.raises(InfeasibleError):
+        arrange(space, graph, Plan(graph.model_type, (Keep(hidden.name, tuple(range(odd)), 0),)), "per_layer")
