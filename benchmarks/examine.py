@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from benchmarks.zoo import Family, Specimen, Unbuildable, specimen
 from benchmarks.zoo.running import random_ids
 from benchmarks.zoo.sizes import SIZES, Sizes
 from surgeon.graph import Graph
-from surgeon.rebuild.symmetry import prove, randomised
+from surgeon.rebuild.symmetry import Proof, prove, randomised
 from surgeon.trace import recorded_inputs, trace_module
 
 __all__ = ["STAGES", "examine"]
@@ -105,13 +105,14 @@ def _trace(subject: Subject) -> dict[str, object]:
     }
 
 
-def _proof_inputs(subject: Subject, model: PreTrainedModel) -> dict[str, Tensor]:
-    """The last kind of input that a trace records, with images and sounds, if any; numbers at random.
+def _proof_inputs(
+    subject: Subject, model: PreTrainedModel, recorded: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """One kind of input that a trace records, text or images or sounds beside it; numbers at random.
 
     Text alone is cut to few tokens. Placeholders and what describes an image stay as they are. Fewer rows do,
     where every input has its share of them.
     """
-    recorded = recorded_inputs(subject.specimen.model)[-1]
     rows, length = subject.tokens.shape
     traced = len(next(iter(recorded.values())))
     if all(len(value) % traced == 0 for value in recorded.values()):
@@ -132,10 +133,26 @@ def _proof_inputs(subject: Subject, model: PreTrainedModel) -> dict[str, Tensor]
     return inputs
 
 
+def _proofs(subject: Subject, model: PreTrainedModel, graph: Graph) -> list[Proof]:
+    """Of every unlocked Group, on the last kind of input, and on others while it does not matter there."""
+    found: dict[str, Proof] = {}
+    for recorded in reversed(recorded_inputs(subject.specimen.model)):
+        open_ones = [
+            group
+            for group in graph.groups
+            if group.locked is None
+            and (group.name not in found or (found[group.name].passed and not found[group.name].sharp))
+        ]
+        if open_ones:
+            inputs = _proof_inputs(subject, model, recorded)
+            found |= {proof.axis: proof for proof in prove(model, graph, open_ones, inputs=inputs)}
+    return list(found.values())
+
+
 def _prove(subject: Subject) -> dict[str, object]:
     assert subject.graph is not None
     model = randomised(subject.specimen.model)
-    proofs = prove(model, subject.graph, inputs=_proof_inputs(subject, model))
+    proofs = _proofs(subject, model, subject.graph)
     failed = {p.axis: p.error for p in proofs if not p.passed}
     return {
         "ok": not failed,

@@ -35,7 +35,8 @@ def assemble(recording: Recording, module: nn.Module) -> Graph:
     }
     occurrences = find_occurrences(state, terms, parameters)
     stacks, streams = find_stacks(state, recording.calls, _sizes(parameters))
-    hidden = frozenset(atom.id for value in streams for atom in atoms_of(recording.dims(value)[-1]))
+    found_in = [recording.dims(value)[-1] for value in streams] or _embedded(recording, terms)
+    hidden = frozenset(atom.id for term in found_in for atom in atoms_of(term))
     ports = _ports(recording)
     reads_ids = any(number in state.domains for number in state.inputs)
     vocab = frozenset(
@@ -102,6 +103,19 @@ def _ports(recording: Recording) -> dict[int, list[Port]]:
         for dim, term in enumerate(recording.dims(value)):
             note(term, name, "output", dim)
     return {number: list(found) for number, found in ports.items()}
+
+
+def _embedded(recording: Recording, terms: Mapping[str, list[Term]]) -> list[Term]:
+    """What rows of tables that inputs index are made of: the stream, where no module is a Block of one."""
+    state = recording.state
+    rows = {
+        atom.id
+        for number in state.inputs
+        if number in state.domains
+        for atom in atoms_of(state.domains[number])
+    }
+    tables = [dims for dims in terms.values() if len(dims) == 2]
+    return [dims[1] for dims in tables if rows & {atom.id for atom in atoms_of(dims[0])}]
 
 
 def _is_vocab(ports: list[Port], reads_ids: bool) -> bool:

@@ -124,3 +124,30 @@ def test_middles_of_a_vision_transformer_are_those_of_torch_pruning(name):
     module = Picture().eval()
     graph = surgeon.trace(module, inputs={"image": PICTURES})
     assert ours(graph, f"{name}.weight") == theirs(module, PICTURES, module.get_submodule(name))
+
+
+class Zipped(nn.Module):
+    """Layers whose parts stand in lists of their own, so that no module is a layer."""
+
+    def __init__(self, layers=2):
+        super().__init__()
+        self.embed = nn.Embedding(26, 14)
+        self.ups = nn.ModuleList(nn.Linear(14, 24) for _ in range(layers))
+        self.downs = nn.ModuleList(nn.Linear(24, 14) for _ in range(layers))
+        self.out = nn.Linear(14, 26)
+
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        for up, down in zip(self.ups, self.downs, strict=True):
+            hidden = hidden + down(up(hidden).relu())
+        return self.out(hidden)
+
+
+def test_without_blocks_the_stream_is_what_ids_are_looked_up_to():
+    graph = surgeon.trace(Zipped(), inputs={"input_ids": torch.zeros(5, 19, dtype=torch.int64)})
+    assert graph.stacks == ()
+    kinds = {(group.kind, group.size) for group in graph.groups}
+    assert kinds == {("vocab", 26), ("hidden", 14), ("ffn", 24)}
+    (stream,) = [group for group in graph.groups if group.kind == "hidden"]
+    assert {"embed.weight", "ups.1.weight", "downs.1.bias", "out.weight"} <= set(stream.params)
+    assert [group.name for group in graph.groups if group.kind == "ffn"] == ["ffn", "ffn_2"]
