@@ -27,6 +27,9 @@ NEW_TOKENS = 5
 CACHED = 1e-3
 """Allowed difference of logits with and without the cache, relative to the largest; it is float32."""
 
+NOISE = 10
+"""How many times as far as the original's, where that is close to the limit itself."""
+
 GENERATING = ("causal", "seq2seq", "image_text")
 
 
@@ -67,12 +70,9 @@ def reloaded(
         return {"ok": False, "why": f"logits differ by {apart:.2g} of the largest after reloading"}
     words: dict[str, object] = {"ok": True, "difference": apart, "by": loader.__name__}
     if _asked(family, original):
-        fine, said = _generates(loaded, tokens)
-        words["generate"] = said
+        fine, words["generate"] = _generates_as(original, loaded, tokens)
         if not fine:
-            if _generates(original, tokens)[0]:
-                return {**words, "ok": False, "why": f"generate: {said}; the original's is right"}
-            words["generate"] = f"{said}; so do the original's"
+            return {**words, "ok": False, "why": f"generate: {words['generate']}"}
     return words
 
 
@@ -80,8 +80,19 @@ def generates_still(
     family: Family, small: PreTrainedModel, original: PreTrainedModel, tokens: Tensor
 ) -> bool:
     """Whether generation with the cache is right as far as it was with `original`."""
-    asked = _asked(family, original)
-    return not asked or _generates(small, tokens)[0] or not _generates(original, tokens)[0]
+    return not _asked(family, original) or _generates_as(original, small, tokens)[0]
+
+
+def _generates_as(original: PreTrainedModel, small: PreTrainedModel, tokens: Tensor) -> tuple[bool, str]:
+    """Whether cached generation is right as far as the original's is, and that in words."""
+    fine, said = _generates(small, tokens)
+    if fine:
+        return True, said
+    if not _generates(original, tokens)[0]:
+        return True, f"{said}; so do the original's"
+    own = _generated(original, tokens)
+    fine = _generates(small, tokens, NOISE * own)[0]
+    return fine, f"{said}; the original's by {own:.1e}"
 
 
 def _asked(family: Family, original: PreTrainedModel) -> bool:
@@ -123,10 +134,10 @@ def _generated(model: PreTrainedModel, tokens: Tensor) -> float:
     return float((cached - plain).abs().max() / plain.abs().max())
 
 
-def _generates(model: PreTrainedModel, tokens: Tensor) -> tuple[bool, str]:
+def _generates(model: PreTrainedModel, tokens: Tensor, allowed: float = CACHED) -> tuple[bool, str]:
     """Whether cached generation computes what a pass without a cache does, and that in words."""
     try:
         apart = _generated(model, tokens)
     except Exception as error:  # the finding: foreign code may raise anything on a cut model
         return False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return apart <= CACHED, f"logits with the cache differ by {apart:.1e} from those without"
+    return apart <= allowed, f"logits with the cache differ by {apart:.1e} from those without"
