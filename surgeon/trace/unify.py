@@ -26,6 +26,9 @@ from surgeon.trace.terms import (
 
 __all__ = ["Binding", "Mismatch", "Unifier"]
 
+_DEEP = 100
+"""Unifications within unifications; no layout of a model has so many."""
+
 
 class Mismatch(Exception):
     """Two Terms that cannot be made equal; never leaves the tracer."""
@@ -48,6 +51,7 @@ class Unifier:
         self.bindings: list[Binding] = []
         self.op = ""
         self.module = ""
+        self._depth = 0
 
     # ------------------------------------------------------------------ locks and marks
 
@@ -77,7 +81,8 @@ class Unifier:
         """Make `left` and `right` one expression.
 
         Raises:
-            Mismatch: sizes differ, or factors and segments cannot be aligned.
+            Mismatch: sizes differ, or factors and segments cannot be aligned, or only by ever smaller ones,
+                as those of an axis that meets itself shifted by a place.
         """
         left, right = resolve(left), resolve(right)
         if left is right:
@@ -86,6 +91,15 @@ class Unifier:
             raise Mismatch(f"sizes {left.size} and {right.size}")
         if left.size <= 1:
             return
+        if self._depth >= _DEEP:
+            raise Mismatch(f"parts within parts, {_DEEP} deep")
+        self._depth += 1
+        try:
+            self._unify_sized(left, right)
+        finally:
+            self._depth -= 1
+
+    def _unify_sized(self, left: Term, right: Term) -> None:
         if isinstance(left, Atom) or isinstance(right, Atom):
             self._unify_atom(left, right)
         elif isinstance(left, Product) and isinstance(right, Product):

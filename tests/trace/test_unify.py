@@ -341,3 +341,18 @@ def test_an_axis_cannot_contain_itself():
     whole = Concat((atom, Atom(0)))
     with pytest.raises(Mismatch, match="contain itself"):
         Unifier().unify(atom, whole)
+
+
+def test_an_axis_that_meets_itself_shifted_is_refused_instead_of_taken_apart_without_end():
+    unifier, axis = Unifier(), Atom(2003)
+    left, right = unifier.segment(axis, 1, 2003), unifier.segment(axis, 0, 2002)
+    with pytest.raises(Mismatch, match="parts within parts"):
+        unifier.unify(left, right)
+    assert sum(atom.size for atom in atoms_of(axis)) == 2003
+
+
+def test_positions_beside_shifted_positions_are_left_as_they_are():
+    unifier, axis = Unifier(), Atom(2003)
+    axis.marks.add("data")
+    unifier.unify(unifier.segment(axis, 1, 2003), unifier.segment(axis, 0, 2002))
+    assert len(atoms_of(axis)) <= 4
