@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from benchmarks.kept_counts import KEPT, nearest_smaller, share_of
 from benchmarks.reloading import difference, generates_still, reloaded
 from benchmarks.zoo import Family
 from benchmarks.zoo.running import proof_inputs
@@ -38,9 +39,6 @@ from surgeon.trace import trace_module
 __all__ = ["CUT_KINDS", "Trip"]
 
 CUT_KINDS: tuple[AxisKind, ...] = ("ffn", "kv_group", "expert", "state")
-KEPT = 0.75
-"""Share that stays, moved to the nearest count that the config can express."""
-
 IDLE = "it proves nothing"
 
 LAYOUTS: tuple[ExportLayout, ...] = ("uniform", "per_layer")
@@ -125,7 +123,7 @@ class Trip:
         # All at once, else those at one place: one Axis of a kind may be held by a number in the code.
         for some in [list(names), *(alike.values() if len(alike) > 1 or len(own) < len(names) else ())]:
             for share in (KEPT, 0.5):
-                edits = [self._keep(name, _share(self.graph.group(name).size, share)) for name in some]
+                edits = [self._keep(name, share_of(self.graph.group(name).size, share)) for name in some]
                 tried = self._tried(edits, "per_layer")
                 if tried.ok:
                     self._exports["per_layer"].edits += edits
@@ -141,9 +139,9 @@ class Trip:
         refused: list[str] = []
         for tied in limits.tied(names):
             size = self.graph.group(tied[0]).size
-            count = _nearest_smaller(limits, tied, size, sizes)
+            count = nearest_smaller(limits, tied, size, sizes)
             if count is None:
-                refused.append(str(limits.refuse(dict.fromkeys(tied, _share(size, KEPT))))[:400])
+                refused.append(str(limits.refuse(dict.fromkeys(tied, share_of(size, KEPT))))[:400])
             else:
                 sizes |= dict.fromkeys(tied, count)
         if not sizes:
@@ -286,20 +284,6 @@ class Trip:
         else:
             return _Attempt({"ok": True, "error": found.relative, "effect": effect, "why": None}, small)
         return _Attempt({"ok": False, "why": why})
-
-
-def _nearest_smaller(
-    limits: ConfigLimits, tied: Sequence[str], size: int, others: Mapping[str, int]
-) -> int | None:
-    """The count nearest to the kept share that the config can express and that cuts something."""
-    wanted = _share(size, KEPT)
-    found = [count for count in limits.nearest(tied, wanted, others) if 0 < count < size]
-    return min(found, key=lambda count: abs(count - wanted)) if found else None
-
-
-def _share(size: int, share: float) -> int:
-    """That share of a size of two or more, but neither nothing nor all of it."""
-    return min(size - 1, max(1, round(size * share)))
 
 
 def _kind(graph: Graph, edit: Edit) -> str:
