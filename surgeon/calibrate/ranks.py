@@ -49,8 +49,10 @@ class Ranks:
 
     def total(self, number: Sum) -> Sum:
         """The sum over ranks, the same on each; a tensor lies on the CPU."""
-        first, *others = self._all(number)
-        return sum(others, first)
+        found, *others = self._all(number)
+        for other in others:
+            found = found + other
+        return found
 
     def each(self, state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
         """The states of all ranks by number, one at a time in memory beside this rank's own."""

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 import transformers as hf
 
-import surgeon
-from tests.conftest import ROOT
+from tests.api.recipes import DEPTH, checkpoints, run
 
-NAMES = (
-    "shortgpt",
-    "deeper_layers",
-    "sleb",
-    "tail",
-    "laco",
-    "mka",
-    "streamline",
-    "attention_drop",
-    "depth_then_width",
-)
-FEWER = {
-    "calibration.samples": "calibration.samples=6",
-    "calibration.seq_len": "calibration.seq_len=24",
-}
 BASE = {
     "vocab_size": 1024,
     "hidden_size": 24,
@@ -62,27 +44,11 @@ CONFIGS = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, tiny_model):
-    """Checkpoints with the shipped model's tokenizer, made when first asked for."""
-    made = {}
-
-    def folder(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            torch.manual_seed(0)
-            cls = hf.AutoModelForMaskedLM if name == "encoder" else hf.AutoModelForCausalLM
-            cls.from_config(CONFIGS[name]()).save_pretrained(made[name])
-            for file in tiny_model.glob("tokenizer*"):
-                shutil.copy(file, made[name])
-        return made[name]
-
-    return folder
+    return checkpoints(CONFIGS, tmp_path_factory.mktemp("depth"), tiny_model)
 
 
-def run(recipe, model, out):
-    text = (ROOT / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
-    overrides = [line for field, line in FEWER.items() if "calibration:" in text]
-    overrides += ["steps.0.training.epochs=1"] if recipe == "streamline" else []
-    return surgeon.run(ROOT / "recipes" / f"{recipe}.yaml", model=model, out=out, overrides=overrides)
+def quick(recipe):
+    return ["steps.0.training.epochs=1"] if recipe == "streamline" else []
 
 
 def assert_generates(folder, remote):
@@ -96,9 +62,9 @@ def assert_generates(folder, remote):
     return sum(p.numel() for p in small.parameters())
 
 
-@pytest.mark.parametrize("recipe", NAMES)
+@pytest.mark.parametrize("recipe", DEPTH)
 def test_recipe_runs(recipe, folders, tmp_path):
-    report = run(recipe, folders("dense"), tmp_path / "small")
+    report = run(recipe, folders("dense"), tmp_path / "small", *quick(recipe))
     count = assert_generates(tmp_path / "small", recipe == "attention_drop")
     assert count == report.after.parameters
     assert report.after.parameters < report.before.parameters or recipe == "laco"
@@ -107,7 +73,7 @@ def test_recipe_runs(recipe, folders, tmp_path):
 @pytest.mark.parametrize("name", ["moe", "encoder"])
 @pytest.mark.parametrize("recipe", ["sleb", "streamline"])
 def test_other_sorts_of_models(recipe, name, folders, tmp_path):
-    report = run(recipe, folders(name), tmp_path / "small")
+    report = run(recipe, folders(name), tmp_path / "small", *quick(recipe))
     assert report.after.parameters < report.before.parameters
     if name == "moe":
         assert_generates(tmp_path / "small", False)

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
-import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
-import surgeon
-from tests.conftest import ROOT
-
-RECIPES = sorted(path for kind in ("experts_*", "moe_*") for path in (ROOT / "recipes").glob(f"{kind}.yaml"))
-FEWER = ("calibration.samples=6", "calibration.seq_len=24")
+from tests.api.recipes import EXPERTS, checkpoints, run
 
 
-@pytest.fixture(scope="module")
-def mixture(tmp_path_factory, tiny_model):
-    """Folder of a random mixture with the shipped model's tokenizer; experts lie one by one on disk."""
-    folder = tmp_path_factory.mktemp("mixture")
-    torch.manual_seed(0)
-    config = Qwen3MoeConfig(
+def config():
+    return Qwen3MoeConfig(
         vocab_size=1024,
         hidden_size=24,
         num_hidden_layers=5,
@@ -35,10 +24,12 @@ def mixture(tmp_path_factory, tiny_model):
         max_position_embeddings=64,
         tie_word_embeddings=False,
     )
-    Qwen3MoeForCausalLM(config).save_pretrained(folder)
-    for file in tiny_model.glob("tokenizer*"):
-        shutil.copy(file, folder)
-    return folder
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory, tiny_model):
+    """Folder of a random mixture with the shipped model's tokenizer; experts lie one by one on disk."""
+    return checkpoints({"mixture": config}, tmp_path_factory.mktemp("experts"), tiny_model)("mixture")
 
 
 def names(folder):
@@ -46,9 +37,9 @@ def names(folder):
         return set(file.keys())
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", EXPERTS)
 def test_recipe_runs(recipe, mixture, tmp_path):
-    report = surgeon.run(recipe, model=mixture, out=tmp_path / "small", overrides=FEWER)
+    report = run(recipe, mixture, tmp_path / "small")
     assert report.after.parameters < report.before.parameters
     small = AutoModelForCausalLM.from_pretrained(tmp_path / "small")
     assert sum(p.numel() for p in small.parameters()) == report.after.parameters
@@ -57,7 +48,3 @@ def test_recipe_runs(recipe, mixture, tmp_path):
     assert names(stock) == names(tmp_path / "small")
     size, before = ((f / "model.safetensors").stat().st_size for f in (tmp_path / "small", mixture))
     assert size / before == pytest.approx(report.after.parameters / report.before.parameters, rel=0.05)
-
-
-def test_there_are_recipes():
-    assert len(RECIPES) >= 6
