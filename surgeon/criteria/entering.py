@@ -7,17 +7,20 @@ share an Axis counts all of its matrices together.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from surgeon.calibrate import Statistic, Statistics
+from surgeon.criteria.saliency import summed, widened
 from surgeon.criteria.scores import Scores
 from surgeon.errors import SurgeonError
 from surgeon.graph import Group, Site
+from surgeon.rebuild import TensorSource
 
-__all__ = ["Fold", "column_sums", "consumers", "entering", "fold_channels"]
+__all__ = ["Fold", "column_sums", "consumers", "entering", "fold_channels", "weight_sums"]
 
 Fold = Literal["sum", "mean"]
 
@@ -57,6 +60,18 @@ def column_sums(w: Tensor, dim: int, like: Tensor) -> Tensor:
     kept = (dim,) if like.ndim == 1 else (0, dim)
     others = tuple(other for other in range(w.ndim) if other not in kept)
     return w.sum(others, dtype=torch.float64).to(like.device)
+
+
+def weight_sums(
+    weights: TensorSource, site: Site, like: Tensor, element: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, int]:
+    """`column_sums` of what the elements of a Site's parameter are worth, and how many outputs it has."""
+    outputs = prod(weights.shape(site.param)) // like.numel()
+    if like.ndim == 1:
+        sums = summed(weights, site.param, site.dim, lambda w, rows: element(w)).to(like.device)
+    else:
+        sums = column_sums(element(widened(weights.get(site.param))), site.dim, like)
+    return sums, outputs
 
 
 def fold_channels(group: Group, measure: Callable[[Site], Tensor], fold: Fold) -> Scores:

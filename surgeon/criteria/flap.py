@@ -10,8 +10,7 @@ from surgeon.calibrate import Statistic, Statistics
 from surgeon.calibrate.fluctuation import Fluctuation
 from surgeon.calibrate.input_moment import InputMoment
 from surgeon.criteria.criterion import Criterion, criteria
-from surgeon.criteria.entering import column_sums, entering, fold_channels
-from surgeon.criteria.saliency import widened
+from surgeon.criteria.entering import entering, fold_channels, weight_sums
 from surgeon.criteria.scores import Scores
 from surgeon.graph import AxisKind, Group, Site
 from surgeon.rebuild import TensorSource
@@ -63,13 +62,11 @@ class Flap(Criterion):
 
     def _metric(self, site: Site, weights: TensorSource, statistics: Statistics) -> Tensor:
         measured = entering(statistics, self._statistic(), site.param)
-        w = widened(weights.get(site.param))
         match self.metric:
             case "ifv":
                 return measured
             case "wifv":
-                return measured * column_sums(w.square(), site.dim, measured)
+                return measured * weight_sums(weights, site, measured, Tensor.square)[0]
             case "wifn":
-                sums = column_sums(w.abs(), site.dim, measured)
-                outputs = w.numel() // measured.numel()
+                sums, outputs = weight_sums(weights, site, measured, Tensor.abs)
                 return measured.sqrt() * sums / outputs

@@ -9,8 +9,7 @@ from torch import Tensor
 from surgeon.calibrate import Statistic, Statistics
 from surgeon.calibrate.input_moment import InputMoment
 from surgeon.criteria.criterion import Criterion, criteria
-from surgeon.criteria.entering import column_sums, entering, fold_channels
-from surgeon.criteria.saliency import widened
+from surgeon.criteria.entering import entering, fold_channels, weight_sums
 from surgeon.criteria.scores import Scores
 from surgeon.graph import Group, Site
 from surgeon.rebuild import TensorSource
@@ -41,8 +40,8 @@ class Wanda(Criterion):
 
         def metric(site: Site) -> Tensor:
             norms = input_norms(statistics, site.param)
-            w = widened(weights.get(site.param))
-            return norms * column_sums(w.abs(), site.dim, norms) / (w.numel() // norms.numel())
+            sums, outputs = weight_sums(weights, site, norms, Tensor.abs)
+            return norms * sums / outputs
 
         return fold_channels(group, metric, "sum")
 
