@@ -61,16 +61,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--proof", action="store_true", help="measure with proof too")
     parser.add_argument("--magnitude", action="store_true", help="measure `run` with magnitude scores")
+    parser.add_argument("--only", default="", help="jobs whose names hold one of these, by commas")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND")
     parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
     rows: list[dict[str, object]] = []
+    wanted = [part for part in options.only.split(",") if part]
     for shape in options.shapes:
         model = options.work / shape
         if not (model / "config.json").exists():
             shutil.rmtree(model, ignore_errors=True)
             generate(shape, model)
         for name, commands in _commands(shape, model, options).items():
+            if wanted and not any(part in name for part in wanted):
+                continue
             rows.append(_measure(shape, name, model, commands, options.work / "out", options.repeats))
             print(json.dumps(rows[-1]), flush=True)
             options.results.write_text(json.dumps(rows, indent=1) + "\n")
@@ -91,10 +95,14 @@ def _commands(shape: str, model: Path, options: argparse.Namespace) -> dict[str,
         recipe = options.work / "magnitude.json"
         export = {"shard_size": "500MB"}
         recipe.write_text(json.dumps({"surgeon": 1, "steps": [MAGNITUDE], "export": export}))
-        common = ("run", str(recipe), "--model", str(model), "--out", "{out}", "--no-cache")
-        found["a quarter of the ffn by magnitude"] = (*SURGEON, *common, "--quick")
+        common = ("run", str(recipe), "--model", str(model), "--out", "{out}")
+        job = "a quarter of the ffn by magnitude"
+        found[job] = (*SURGEON, *common, "--no-cache", "--quick")
+        cache = options.work / "cache"
+        plan_report({"surgeon": 1, "steps": [DROP]}, model=model, cache=cache)
+        found[f"{job}, graph at hand"] = (*SURGEON, *common, "--cache", str(cache), "--quick")
         if options.proof:
-            found["a quarter of the ffn by magnitude, with proof"] = (*SURGEON, *common)
+            found[f"{job}, with proof"] = (*SURGEON, *common, "--no-cache")
     for peer in options.peer:
         name, _, command = peer.partition("=")
         found[name] = [part.replace("{model}", str(model)) for part in shlex.split(command)]
@@ -145,12 +153,11 @@ def _times(
     """Seconds of the job and of ``cp``, and their ratios, by the clock and by the processor."""
     found = {}
     for how in ("seconds", "cpu_seconds"):
-        job, cp, result = (of([getattr(one, how) for one in turns[what]]) for what in turns)
+        spent = {what: of([getattr(one, how) for one in each]) for what, each in turns.items()}
         found[f"{name}_{how}"] = {
-            "job": round(job, 2),
-            "cp": round(cp, 2),
-            "to_cp": round(job / cp, 2),
-            "to_cp_of_result": round(job / result, 2),
+            **{what: round(seconds, 2) for what, seconds in spent.items()},
+            "to_cp": round(spent["job"] / spent["cp"], 2),
+            "to_cp_of_result": round(spent["job"] / spent["cp_result"], 2),
         }
     return found
 
