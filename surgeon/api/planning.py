@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
+from surgeon.api.budget import check_budget, held_whole, streamed_block
 from surgeon.api.on_demand import OnDemand
 from surgeon.api.progress import Progress
 from surgeon.api.subject import Subject
 from surgeon.calibrate import Bench, Memory, Samples
+from surgeon.calibrate.walk import as_it_is
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph
 from surgeon.io.findings import Findings
@@ -116,12 +119,12 @@ def make_plan(
         samples: reads the calibration samples when first needed; None where there is no text.
         progress: told what is going on.
         cache: folder where measurements are kept and found again; None keeps none.
-        memory: bytes; a share of them is for what waits between blocks that are streamed, the rest of it
-            waits in files. None: of what is free.
+        memory: bytes that the process may take. What waits between blocks that are streamed has what they
+            leave of it, the rest waits in files. None: whatever there is, and a share of what is free.
 
     Raises:
         RecipeError: a step does not fit the model.
-        InputError: the folder `cache` cannot be made or written to.
+        InputError: the folder `cache` cannot be made or written to, or more than `memory` is needed.
         SurgeonError: a step refused; its message says which and why.
     """
     known_before = None if cache is None else _memory(subject, cache)
@@ -135,7 +138,12 @@ def make_plan(
     reads = any(isinstance(step, Operation) and step.reads_weights for step in recipe.steps)
     bench = None
     if samples is not None:
-        bench = _bench(subject, known.graph, samples, progress, known_before, memory)
+        left = None
+        if subject.streams and memory is not None:
+            needed = streamed_block(known.graph, recipe.steps, subject.dtype)
+            check_budget(memory, needed, "measuring block by block", "or a shorter calibration.seq_len")
+            left = memory - needed
+        bench = _bench(subject, known.graph, samples, progress, known_before, left, memory)
     state = State(
         graph=known.graph,
         plan=Plan(known.graph.model_type, fingerprint=subject.fingerprint() if reads else None),
@@ -183,12 +191,21 @@ def _bench(
     samples: Callable[[], Samples],
     progress: Progress,
     known: Memory | None,
+    waiting: int | None,
     memory: int | None,
 ) -> Bench:
-    keep = Waiting(memory).keep if subject.streams else _as_it_is
+    keep = Waiting(waiting).keep if subject.streams else as_it_is
+
+    def module() -> PreTrainedModel:
+        if not subject.streams and not subject.in_memory:
+            check_budget(
+                memory, held_whole(subject.structure), "loading the model to measure it", "or --stream"
+            )
+        return subject.measured
+
     return Bench(
         graph,
-        lambda: subject.measured,
+        module,
         samples,
         progress,
         known,
@@ -196,10 +213,6 @@ def _bench(
         subject.weights_on,
         keep,
     )
-
-
-def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
 
 
 def cost_of(plan: Plan, graph: Graph, dtype: torch.dtype) -> Cost:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from surgeon.api.budget import check_budget, read_in_use
 from surgeon.api.card import model_card
 from surgeon.api.foreign_code import explained
 from surgeon.api.measuring import HeldOut, before_and_after
@@ -85,6 +86,8 @@ def publish(
     source = None if subject.checkpoint is None else subject.checkpoint.folder
     key = None if source is None else _key(plan, subject, arranged, writing)
     _check_unchanged(plan, subject)
+    if subject.checkpoint is not None and writing.proof:
+        check_budget(writing.memory, read_in_use(original), "reading each weight as it is used")
     needed = bytes_needed(blank, source)
     with publishing(writing.out, source, needed, key, durable=writing.proof) as folder:
         sums = write_checkpoint(

@@ -101,6 +101,7 @@ class Sweep:
             check_gradients(gradients, self._where(number))
             for collector in collectors:
                 collector.observe(Observation(batch, batch.predicted, self.losses[number], gradients))
+            del found, gradients, out, before  # or those of two samples would be held at once
         if walk.ranks.size > 1:
             collectors = joined(self.keys, collectors, run, walk.ranks)
         return {key: collector.result() for key, collector in zip(self.keys, collectors, strict=True)}

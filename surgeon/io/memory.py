@@ -1,10 +1,11 @@
-"""How much memory is free, as the system says."""
+"""How much memory is free, and how much this process takes, as the system says."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-__all__ = ["free_memory"]
+__all__ = ["free_memory", "resident"]
 
 
 def free_memory() -> int:
@@ -16,3 +17,9 @@ def free_memory() -> int:
     if limit.is_file() and (most := limit.read_text().strip()).isdigit():
         free = min(free, int(most) - int(used.read_text()))
     return free
+
+
+def resident() -> int:
+    """Bytes of memory that this process takes."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -19,17 +19,17 @@ from surgeon.io.memory import free_memory
 __all__ = ["Waiting"]
 
 SHARE = 4
-"""What waits takes one part of so many of the memory that there is."""
+"""What waits takes one part of so many of the memory that is free."""
 
 
 class Waiting:
-    """Keeps tensors in a share of `memory` bytes, others below `folder`.
+    """Keeps tensors of up to `budget` bytes in memory, others below `folder`.
 
-    None for `memory` takes what is free, None for `folder` the system's place for temporary files.
+    None for `budget` is a share of what is free, None for `folder` the system's place for temporary files.
     """
 
-    def __init__(self, memory: int | None = None, folder: str | Path | None = None) -> None:
-        self.budget = (free_memory() if memory is None else memory) // SHARE
+    def __init__(self, budget: int | None = None, folder: str | Path | None = None) -> None:
+        self.budget = free_memory() // SHARE if budget is None else budget
         self.folder = Path(tempfile.gettempdir() if folder is None else folder).expanduser()
         self.held = 0
 

@@ -33,7 +33,7 @@ def measure(folder: Path, cache: Path | None, pause: float, result: Path) -> lis
     params = tuple(f"model.layers.{place}.mlp.down_proj.weight" for place in range(3))
     memory = None if cache is None else Memory(StatisticsCache(cache), lambda: "this model", interval=0.0)
     graph = llama_graph(subject.config)
-    keep = Waiting(4000).keep
+    keep = Waiting(1000).keep
     bench = Bench(graph, lambda: subject.measured, lambda: rows(ids), told, memory, True, None, keep)
     keys = frozenset({Gradient(params), SquaredGradient(params), InputMoment("variance", params)})
     found = bench.measure(Plan("llama"), keys)

@@ -16,7 +16,7 @@ from surgeon.io.waiting import Waiting
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64], ids=str)
 def test_past_the_budget_elements_come_from_a_file(tmp_path, dtype):
     one, other = torch.arange(60).view(6, 10).to(dtype), torch.arange(60, 120).view(6, 10).to(dtype).T
-    waiting = Waiting(4 * one.nbytes, tmp_path)
+    waiting = Waiting(one.nbytes, tmp_path)
     assert waiting.keep(one) is one
     filed = waiting.keep(other)
     assert filed is not other
@@ -26,7 +26,7 @@ def test_past_the_budget_elements_come_from_a_file(tmp_path, dtype):
 
 
 def test_what_is_let_go_makes_room(tmp_path):
-    waiting = Waiting(4 * 80, tmp_path)
+    waiting = Waiting(80, tmp_path)
     held = waiting.keep(torch.ones(10, dtype=torch.float64))
     assert waiting.held == 80
     del held
