@@ -51,8 +51,8 @@ def plan(
             does not hold; in place of `device`.
         stream: do not load a checkpoint to measure it: one block's weights are in memory at a time.
         cache: folder where measurements are kept and found again; None keeps none.
-        memory: size, such as ``4GB``, of which a quarter is for what waits between blocks that are streamed;
-            the rest of it waits in files. None: of what is free.
+        memory: size that the process may take, such as ``4GB``. What waits between blocks that are streamed
+            has what they leave of it, the rest waits in files. None: whatever there is.
         progress: told what is going on.
 
     Raises:

@@ -56,8 +56,8 @@ def run(
         cache: folder where measurements are kept and found again; None keeps none.
         proof: compare the result with the masked original, measure both, and write checksums; else only
             write it.
-        memory: size that whole models may take while they are measured, a quarter of it for what waits
-            between blocks that are streamed; None: a share of what is free.
+        memory: size that the process may take: what needs more is refused before it begins, and whole models
+            that would take more are read as they are used. None: a share of what is free.
         progress: told what is going on.
 
     Raises:

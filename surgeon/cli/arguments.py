@@ -76,6 +76,6 @@ Memory = Annotated[
     typer.Option(
         "--memory",
         metavar="SIZE",
-        help="What whole models may take while they are checked, and states while they stream: 4GB.",
+        help="What the process may take, 4GB: models that do not fit are read as they are used.",
     ),
 ]
