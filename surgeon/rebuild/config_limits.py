@@ -61,6 +61,10 @@ class ConfigLimits:
         alone = all(self._hopeless(names, size, {}) for names in sets)
         return [every] if alone and not self._hopeless(every, size, {}) else sets
 
+    def builds(self, sizes: Mapping[str, int]) -> bool:
+        """Whether a config builds these sizes; nothing is sought in the place of what does not."""
+        return self._error(sizes) is None
+
     def refuse(self, sizes: Mapping[str, int]) -> Refusal | None:
         """None where a config builds these sizes, else the reason and the nearest counts.
 

@@ -115,7 +115,7 @@ def _expressible_part(space: ConfigSpace, graph: Graph, plan: Plan) -> Plan:
         if len(counts) == 1 and not all(name in alike.kept() for name in held):
             # Blocks that go are as wide as what is left of their sort.
             tried = {**sizes, **dict.fromkeys(tied, counts.pop())}
-            if limits.refuse(tried) is None:
+            if limits.builds(tried):
                 alike = alike.add(e for e in plan.edits if isinstance(e, Keep) and e.axis in held)
                 sizes = tried
     return alike

@@ -71,7 +71,7 @@ def _said_by_fields(space: ConfigSpace, graph: Graph, plan: Plan) -> Plan:
     sizes: dict[str, int] = {}
     for tied in limits.tied([axis for axis in kept if graph.group(axis).size != len(kept[axis])]):
         tried = {**sizes, **{name: len(kept[name]) for name in tied}}
-        if limits.refuse(tried) is None:
+        if limits.builds(tried):
             sizes = tried
     edits = (e for e in plan.edits if isinstance(e, DropBlock) or (isinstance(e, Keep) and e.axis in sizes))
     return Plan(plan.model_type, tuple(edits))

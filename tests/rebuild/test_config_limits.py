@@ -38,6 +38,8 @@ def test_what_works_is_not_refused():
     found, graph, _ = limits("llama")
     assert found.refuse(dict.fromkeys(names(graph, "ffn"), 33)) is None
     assert found.refuse({"hidden": 54}) is None
+    assert found.builds({"hidden": 54})
+    assert not found.builds({"hidden": 50})
     assert found.refuse({"hidden": 60}) is None
     assert found.refuse({}) is None
 
