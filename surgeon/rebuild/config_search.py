@@ -101,11 +101,17 @@ class Search:
         if isinstance(f.stands_for, float) and not reached:
             return [{}]
         reached = reached or [w for w in self.target.cut if any(w.dims & other.dims for other in cluster)]
-        values = list(dict.fromkeys(_scaled(f.stands_for, reached)))
+        values = list(dict.fromkeys([*_scaled(f.stands_for, reached), *self._planned(f)]))
         options: list[Changes] = [{}, *({f.path: v} for v in values if f.implicit or v != f.stands_for)]
         options.sort(key=lambda option: len(odd_fields([f], self.target, option)))
         own = f.dims - {dim for other in cluster if other is not f for dim in other.dims}
         return [option for option in options if self._fits(option, own)]
+
+    def _planned(self, f: Field) -> list[int]:
+        """What becomes of dims as large as the field's own number; an Axis may be a part of such a dim."""
+        shapes, planned = self.space.shallow.base.shapes, self.target.shapes
+        alike = [(name, dim) for name, dim in f.dims if name in planned and shapes[name][dim] == f.stands_for]
+        return sorted({planned[name][dim] for name, dim in alike})
 
     def _fits(self, changes: Changes, dims: frozenset[Dim]) -> bool:
         """Whether these changes give `dims` their planned sizes, or are refused as they stand alone."""

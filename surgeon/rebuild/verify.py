@@ -114,7 +114,8 @@ def compare(
     with torch.no_grad(), loss:
         want, got = in_dtype_or_own(outputs, dtype)
     wanted = want.value
-    for dim, kept in _kept(plan, graph, want.name, "output").items():
+    for dim, gone in _gone(plan, graph, want.name, "output").items():
+        kept = np.setdiff1d(np.arange(wanted.shape[dim]), gone)
         wanted = wanted.index_select(dim, torch.from_numpy(kept).to(wanted.device))
     if wanted.shape != got.value.shape:
         raise VerifyError(
@@ -141,23 +142,27 @@ def _measure(want: Tensor, got: Tensor, tolerance: float, tokens: int) -> Compar
     )
 
 
-def _kept(plan: Plan, graph: Graph, name: str, direction: str) -> Mapping[int, Positions]:
-    """Kept positions of every dim of the output called `name`, or of its values under -1."""
+def _gone(plan: Plan, graph: Graph, name: str, direction: str) -> Mapping[int, Positions]:
+    """Removed positions of every dim of the output or input called `name`, or of its values under -1."""
     found: dict[int, Positions] = {}
     for axis, indices in plan.kept().items():
-        for port in graph.group(axis).ports:
+        group = graph.group(axis)
+        removed = np.setdiff1d(np.arange(group.size), indices)
+        for port in group.ports:
             if port.name == name and port.direction == direction:
-                kept = np.sort(port.layout.positions(indices).reshape(-1))
-                found[-1 if port.dim is None else port.dim] = kept
+                dim = -1 if port.dim is None else port.dim
+                positions = port.layout.positions(removed).reshape(-1)
+                found[dim] = np.union1d(found.get(dim, np.arange(0)), positions)
     return found
 
 
 def _inputs(tokens: Tensor, plan: Plan, graph: Graph) -> tuple[Tensor, Tensor]:
     """Input ids for the original, and the same ones as the small model numbers them."""
-    kept = _kept(plan, graph, "input_ids", "input").get(-1)
-    if kept is None:
+    gone = _gone(plan, graph, "input_ids", "input").get(-1)
+    if gone is None:
         return tokens, tokens
     ids = tokens.cpu().numpy()
+    kept = np.setdiff1d(np.arange(np.append(gone, ids.max()).max() + 1), gone)
     ids = np.where(np.isin(ids, kept), ids, kept[ids % len(kept)])
     ranks = np.searchsorted(kept, ids)
     return torch.from_numpy(ids).to(tokens), torch.from_numpy(ranks).to(tokens)
