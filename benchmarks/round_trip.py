@@ -167,9 +167,10 @@ class Trip:
         """
         dropped: list[str] = []
         unreached: list[str] = []
-        for stack in self.graph.stacks:
+        done: list[Edit] = []
+        for stack in reversed(self.graph.stacks):
             together = self._counted_with(stack)
-            if len(stack.blocks) < 2 or together[0] != stack:
+            if len(stack.blocks) < 2 or together[-1] != stack:
                 continue
             met: list[str] = []
             for block in self._droppable(stack):
@@ -178,13 +179,17 @@ class Trip:
                 edits: list[Edit] = [DropBlock(name, 0) for name in names]
                 tried = self._tried(edits, "uniform")
                 if tried.small is not None and not self._generates(tried.small):
-                    met.append(f"{block}: without it nothing is generated with the cache")
-                elif tried.ok:
+                    # The depth of an encoder may be that of the cache: as deep as the decoder it may do.
+                    also = self._tried([*done, *edits], "uniform") if done else tried
+                    if also.small is None or not self._generates(also.small):
+                        met.append(f"{block}: without it nothing is generated with the cache")
+                        continue
+                if tried.ok:
+                    done += edits
                     self._exports["uniform"].edits += edits
                     dropped += names
                     break
-                else:
-                    met.append(f"{block}: {tried.words['why']}")
+                met.append(f"{block}: {tried.words['why']}")
             else:
                 if all(IDLE in words for words in met):
                     unreached.append(stack.container)  # a tower for images, and these tokens have none
