@@ -29,6 +29,8 @@ JOBS: dict[str, dict[str, object]] = {
     "refit": {"criterion": "magnitude", "repair": "refit"},
     "taylor": {"criterion": "taylor"},
 }
+GOALS = {"flap": "3GB", "refit": "3GB", "taylor": "5GB"}
+"""Memory that each job may take on the shape of 8 B."""
 BACK = {"taylor": 4}
 """Passes that a job needs, forward ones: a way back computes each block once more, and costs two."""
 
@@ -41,7 +43,7 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--seq-len", type=int, default=128)
-    parser.add_argument("--memory", default="3GB")
+    parser.add_argument("--memory", help="in place of the goal of each job: 3GB, 5GB for gradients")
     asked = parser.parse_args()
     model = asked.work / asked.shape
     if not model.exists():
@@ -51,7 +53,7 @@ def main() -> None:
     (asked.work / "ids.json").write_text(json.dumps(ids.tolist()))
     bare = bare_pass(asked.shape, ids)
     for job in asked.jobs:
-        row = planned(asked.work, model, job, asked.memory)
+        row = planned(asked.work, model, job, asked.memory or GOALS[job])
         row |= {
             "peak_over_checkpoint": round(row["peak"] / size, 3),
             "own_over_checkpoint": round(row["own"] / size, 3),

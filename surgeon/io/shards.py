@@ -108,14 +108,17 @@ def write_shards(
 
 
 def write_file(file: Path, pieces: Iterable[Piece]) -> None:
-    """Write one file of tensors; it bears its name only when it is whole and on the disk."""
-    draft = _draft(file)
+    """Write one file of tensors; only when it is whole and on the disk it is seen under its name."""
+    hidden = file.with_name(f".{file.name}")
+    draft = _draft(hidden)
     try:
         with Files() as files:
             handle = _write_shard(draft, _aligned(pieces), files, lambda count: None)
-            _finish(handle, file, files, checksums=False, durable=True)
+            _finish(handle, hidden, files, checksums=False, durable=True)
+        hidden.replace(file)
     finally:
         draft.unlink(missing_ok=True)
+        hidden.unlink(missing_ok=True)
 
 
 def _sources(shards: Sequence[Sequence[Piece]]) -> set[Path]:
