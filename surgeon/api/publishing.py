@@ -36,8 +36,8 @@ from surgeon.io import (
     write_page,
     write_plan,
 )
+from surgeon.io.boot import boot_id
 from surgeon.io.checksums import write_checksums
-from surgeon.io.copies import BOOT
 from surgeon.io.work_key import work_key
 from surgeon.plan import Plan, Report
 from surgeon.rebuild import Arrangement, Comparison, ModuleSource, arrange, compare, probe_tokens, skeleton
@@ -144,7 +144,7 @@ def _key(plan: Plan, subject: Subject, arranged: Arrangement, writing: Writing) 
 
     Where nothing waits for the disk, that the machine was not started anew is part of it.
     """
-    boot = None if writing.proof else BOOT.read_bytes()
+    boot = None if writing.proof else boot_id()
     said = (plan.edits, subject.fingerprint(), arranged.config.to_dict(), writing.dtype, writing.shard_size)
     return work_key(repr((*said, boot)), plan.values)
 

@@ -19,17 +19,16 @@ from typing import Any
 import numpy as np
 
 from surgeon.errors import InputError
+from surgeon.io.boot import boot_id
 from surgeon.io.documents import write_document
 from surgeon.io.header import TensorHeader
 from surgeon.io.shards import Piece
 from surgeon.io.slices import Selection
 
-__all__ = ["BOOT", "Copies", "copies_file", "copies_key", "read_copies", "write_copies"]
+__all__ = ["Copies", "copies_file", "copies_key", "read_copies", "write_copies"]
 
 VERSION = 1
 SUFFIX = ".copies.json"
-BOOT = Path("/proc/sys/kernel/random/boot_id")
-"""Changes with every start of the machine."""
 KEY = 16
 
 
@@ -55,7 +54,7 @@ def copies_key(plan: Path, found: Copies, shard_size: str) -> str:
 
     That the machine was not started anew is part of it: what was not waited for may not be on the disk.
     """
-    said = (copies_file(plan).read_bytes(), sorted(found.files.items()), shard_size, BOOT.read_bytes())
+    said = (copies_file(plan).read_bytes(), sorted(found.files.items()), shard_size, boot_id())
     return hashlib.sha256(repr(said).encode()).hexdigest()[:KEY]
 
 
