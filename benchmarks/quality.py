@@ -133,6 +133,8 @@ def run(arguments: argparse.Namespace) -> None:
     length = arguments.seq_len
     windows = {path.stem: _windows(tokenizer, path, length, arguments.windows) for path in arguments.measure}
     graph = trace_module(model)
+    if arguments.heads and all(group.size < 3 for group in graph.groups if group.kind == "kv_group"):
+        raise SystemExit("--heads removes one of three kv groups, and no layer of this model has three")
     dense = {text: perplexity(model, Plan(graph.model_type), graph, found) for text, found in windows.items()}
     done = {key(row) for row in rows(arguments.results)}
     for seed in arguments.seeds:
