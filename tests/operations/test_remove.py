@@ -85,7 +85,7 @@ def test_a_parameter_budget_is_met_and_never_exceeded(state, share, allocation, 
     assert left <= int(total * share + 1e-9)
     rung = 3 * (48 * 8 * 6 + 48 * 3)  # one kv group and one neuron in every layer
     assert left > total * share - rung
-    assert f"{left} of the {total} that the model had" in record.notes[0]
+    assert f", {left} of {total} parameters" in record.notes[1]
     if tied:
         assert TiedByKind(state.graph).refuse(sizes(after.plan, state.graph)) is None
 
