@@ -23,13 +23,14 @@ from tests.handmade import llama_graph
 IDS = torch.randint(3, 53, (5, 12), generator=torch.Generator().manual_seed(0)).tolist()
 STEP = {"op": "remove", "select": {"kind": "ffn"}, "keep": {"fraction": 0.6}, "criterion": "wanda"}
 PEAK = """
-import sys, torch, transformers
+import sys, torch
 from surgeon.api.replay import replay
 from surgeon.io.memory import resident
 torch.set_num_threads(1)
-transformers.LlamaForCausalLM, transformers.AutoModelForCausalLM, transformers.GenerationMixin
+plan, tiny, model, out, memory = sys.argv[1:]
+replay(plan, model=tiny, out=out + "-tiny", memory=memory)
 print("floor:", resident() // 1024, "kB")
-replay(sys.argv[1], model=sys.argv[2], out=sys.argv[3], memory=sys.argv[4])
+replay(plan, model=model, out=out, memory=memory)
 print(open("/proc/self/status").read())
 """
 WIDE = dict(hidden_size=2048, intermediate_size=2048, num_attention_heads=32, num_key_value_heads=2)
@@ -80,11 +81,13 @@ def test_what_steps_need_beside_a_block(small_llama):
     assert needed(repair=layer) == pytest.approx(8 * (squares + 2 * kept * 1536), abs=3e6)
 
 
-def test_apply_takes_twice_the_largest_tensor_whatever_the_model_takes(tmp_path, repo):
-    """With its proof: memory as the system saw it, above that of the imports, in a process of its own."""
+def test_apply_takes_twice_the_largest_tensor_whatever_the_model_takes(small_llama, tmp_path, repo):
+    """With its proof: memory as the system saw it, above that of the same job on a tiny model."""
+    depth = {"num_hidden_layers": 5, "tie_word_embeddings": False}
+    tiny = small_llama(**depth)
+    tiny.save_pretrained(tmp_path / "tiny")
     with torch.device("meta"):
-        config = LlamaConfig(**WIDE, vocab_size=12000, num_hidden_layers=5, tie_word_embeddings=False)
-        model = LlamaForCausalLM(config)
+        model = LlamaForCausalLM(LlamaConfig(**WIDE, **depth, vocab_size=12000))
     model = model.to_empty(device="cpu")
     with torch.no_grad():
         for parameter in model.parameters():
@@ -97,7 +100,8 @@ def test_apply_takes_twice_the_largest_tensor_whatever_the_model_takes(tmp_path,
     plan_report(
         {"surgeon": 1, "steps": [{"op": "drop_blocks", "drop": [3]}]}, model=tmp_path / "model", out=plan
     )
-    command = [sys.executable, "-c", PEAK, plan, tmp_path / "model", tmp_path / "small", "1GB"]
+    folders = [tmp_path / name for name in ("tiny", "model", "small")]
+    command = [sys.executable, "-c", PEAK, plan, *folders, "1GB"]
     done = subprocess.run(list(map(str, command)), cwd=repo, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     floor, peak = (1024 * int(re.search(rf"{name}:\s+(\d+)", done.stdout)[1]) for name in ("floor", "VmHWM"))
