@@ -120,7 +120,8 @@ def _choices(
     planned = {**before, **narrowing.shapes}
     relevant = _relevant(space, narrowing, before)
     moved = {number for f in relevant for number in f.numbers}
-    alone = {number for f in relevant if _alone(f, space) for number in f.numbers}
+    apart = [f for f in relevant if _alone(f, space, relevant)]
+    alone = {number for f in apart for number in f.numbers}
     for path, part in own.named_modules():
         if _within(path, narrowing.absent):
             continue
@@ -139,7 +140,7 @@ def _choices(
         old = f.stands_for if value is None else value
         if len(f.path) == 1 and type(old) is int:
             values = _held(old, f, narrowing, before)
-            yield Choice((), str(f.path[0]), old, _old_first(old, values) if _alone(f, space) else values)
+            yield Choice((), str(f.path[0]), old, _old_first(old, values) if f in apart else values)
 
 
 def _alike(own: nn.Module, choices: Sequence[Choice]) -> list[Choice]:
@@ -154,9 +155,13 @@ def _alike(own: nn.Module, choices: Sequence[Choice]) -> list[Choice]:
     ]
 
 
-def _alone(f: Field, space: ConfigSpace) -> bool:
-    """Whether nothing follows the field but numbers that are its own: a window of as many tokens as heads."""
-    return not f.dims and all(space.shallow.base.numbers.get(number) == f.stands_for for number in f.numbers)
+def _alone(f: Field, space: ConfigSpace, relevant: Sequence[Field]) -> bool:
+    """Whether only numbers of its own follow the field, and another of the same size counts what is cut.
+
+    Such as a window of as many tokens as there are heads.
+    """
+    own = not f.dims and all(space.shallow.base.numbers.get(number) == f.stands_for for number in f.numbers)
+    return own and any(other.dims and other.stands_for == f.stands_for for other in relevant)
 
 
 def _old_first(old: int, values: tuple[int, ...]) -> tuple[int, ...]:

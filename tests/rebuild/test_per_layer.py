@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from transformers import MPNetConfig, RecurrentGemmaConfig, TrOCRConfig, XLMConfig
+from transformers import MPNetConfig, OpenAIGPTConfig, RecurrentGemmaConfig, TrOCRConfig, XLMConfig
 
 from surgeon.errors import InfeasibleError
 from surgeon.plan import DropBlock, Keep, Plan
@@ -247,6 +247,15 @@ def test_a_window_of_as_many_tokens_as_heads_stays():
     small, _ = apply_plan(module, plan, graph, space, "per_layer")
     attention = next(part for part in small.modules() if hasattr(part, "sliding_window"))
     assert (attention.num_attention_heads, attention.sliding_window) == (3, 4)
+    assert compare(module, small, plan, graph, TOKENS).require()
+
+
+def test_heads_that_no_dim_follows_are_counted_anew():
+    config = OpenAIGPTConfig(n_embd=32, n_head=4, n_layer=2, n_positions=64, vocab_size=50)
+    module, graph, space = probed_config(config)
+    plan = cut(graph, kv_group=2)
+    small, _ = apply_plan(module, plan, graph, space, "per_layer")
+    assert small.get_submodule("transformer.h.0.attn").n_head == 2
     assert compare(module, small, plan, graph, TOKENS).require()
 
 
