@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from surgeon.calibrate.pace import Pace
 from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.statistic import Collector, Statistic
 from surgeon.plan import Plan
@@ -122,8 +122,7 @@ def _digest(kind: object) -> str | None:
 class PartialRun:
     """What an unfinished run has accumulated, put aside from time to time, so that the next one goes on.
 
-    Saved no sooner than `interval` seconds after the last time, and never so often that saving takes more
-    than about a tenth of the time.
+    Saved `interval` seconds after the last time, and later where saving takes long.
     """
 
     store: Store
@@ -131,7 +130,7 @@ class PartialRun:
     interval: float = 20.0
 
     def __post_init__(self) -> None:
-        self._due = time.monotonic() + self.interval
+        self._pace = Pace(self.interval)
 
     def resume(self, collectors: Sequence[Collector]) -> tuple[int, float]:
         """Give fresh Collectors what was put aside; how many batches that were, and their loss."""
@@ -147,18 +146,16 @@ class PartialRun:
 
     def put_aside(self, collectors: Sequence[Collector], batches: int, loss: float) -> None:
         """Save, if it is time."""
-        now = time.monotonic()
-        if now < self._due:
+        if not self._pace.due():
             return
-        tensors = {
-            f"{place}/{name}": tensor
-            for place, collector in enumerate(collectors)
-            for name, tensor in (collector.state() or {}).items()
-        }
-        tensors |= {"batches": torch.tensor(batches), "loss": torch.tensor(loss, dtype=torch.float64)}
-        self.store.save(self.key, tensors)
-        spent = time.monotonic() - now
-        self._due = now + spent + max(self.interval, 10 * spent)
+        with self._pace.saving():
+            tensors = {
+                f"{place}/{name}": tensor
+                for place, collector in enumerate(collectors)
+                for name, tensor in (collector.state() or {}).items()
+            }
+            tensors |= {"batches": torch.tensor(batches), "loss": torch.tensor(loss, dtype=torch.float64)}
+            self.store.save(self.key, tensors)
 
     def over(self) -> None:
         """The run is through; what was put aside is of no more use."""

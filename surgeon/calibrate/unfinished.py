@@ -8,13 +8,13 @@ means starting over. Not here: where they lie (`store`), and the run itself (`st
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from surgeon.calibrate.pace import Pace
 from surgeon.calibrate.ranks import Ranks
 from surgeon.calibrate.store import Store
 
@@ -27,8 +27,7 @@ Named = Mapping[str, Tensor]
 class Unfinished:
     """The pieces of one run in `store`, under `key`; of `ranks` that run together each has its own.
 
-    Saved no sooner than `interval` seconds after the last time, and never so often that saving takes more
-    than about a tenth of the time.
+    Saved `interval` seconds after the last time, and later where saving takes long.
     """
 
     store: Store
@@ -38,7 +37,7 @@ class Unfinished:
     saved: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._due = time.monotonic() + self.interval
+        self._pace = Pace(self.interval)
 
     def resume(self, keep: Callable[[Tensor], Tensor]) -> dict[str, dict[str, Tensor]]:
         """All pieces by name; empty where there are none, or not all, or ranks are not at one place."""
@@ -62,8 +61,7 @@ class Unfinished:
 
     def put_aside(self, pieces: Mapping[str, Named]) -> None:
         """Where it is time, save those of `pieces` that are not saved yet, and forget all others."""
-        due = time.monotonic() >= self._due
-        if self.ranks.union(["due"] if due else []):
+        if self.ranks.union(["due"] if self._pace.due() else []):
             self._save(pieces)
 
     def through(self, pieces: Mapping[str, Named]) -> None:
@@ -71,16 +69,14 @@ class Unfinished:
         self._save(pieces)
 
     def _save(self, pieces: Mapping[str, Named]) -> None:
-        now = time.monotonic()
-        for piece, tensors in pieces.items():
-            if piece not in self.saved:
-                self.store.save(self._under(piece), tensors)
-        self.store.save(self._under("record"), {piece: torch.zeros(1) for piece in pieces})
-        for piece in self.saved - set(pieces):
-            self.store.remove(self._under(piece))
-        self.saved = set(pieces)
-        spent = time.monotonic() - now
-        self._due = now + spent + max(self.interval, 10 * spent)
+        with self._pace.saving():
+            for piece, tensors in pieces.items():
+                if piece not in self.saved:
+                    self.store.save(self._under(piece), tensors)
+            self.store.save(self._under("record"), {piece: torch.zeros(1) for piece in pieces})
+            for piece in self.saved - set(pieces):
+                self.store.remove(self._under(piece))
+            self.saved = set(pieces)
 
     def over(self) -> None:
         """The run is through; what was put aside is of no more use."""
