@@ -12,6 +12,7 @@ import pytest
 from surgeon.calibrate.unfinished import Unfinished
 from surgeon.io.statistics_cache import StatisticsCache
 from tests.calibrate.streaming import measure
+from tests.stopping import interrupted_behind
 
 LAST = 2 * 3
 
@@ -51,19 +52,9 @@ def test_kill_9_loses_no_block(folder, tmp_path, repo):
 
 
 @pytest.mark.parametrize("stop", [2, 3, 5])
-def test_stopped_behind_any_block_it_gives_the_same(folder, tmp_path, monkeypatch, stop):
+def test_stopped_behind_any_block_it_gives_the_same(folder, tmp_path, stop):
     measure(folder, None, 0.0, tmp_path / "undisturbed.safetensors")
-    put_aside, seen = Unfinished.put_aside, []
-
-    def stopping(self, pieces):
-        self._due = 0.0
-        put_aside(self, pieces)
-        seen.append(1)
-        if len(seen) == stop:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Unfinished, "put_aside", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_behind(stop):
         measure(folder, tmp_path / "cache", 0.0, tmp_path / "resumed.safetensors")
     done = measure(folder, tmp_path / "cache", 0.0, tmp_path / "resumed.safetensors")
     assert done == list(range(stop + 1, LAST + 1))

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import surgeon
-from surgeon.calibrate.unfinished import Unfinished
 from surgeon.operations import repairing, sequential
+from tests.stopping import interrupted_behind
 
 IDS = torch.randint(3, 53, (5, 12), generator=torch.Generator().manual_seed(0)).tolist()
 STEP = {"op": "remove", "select": {"kind": ["ffn", "kv_group"]}, "keep": {"fraction": 0.67}}
@@ -50,22 +50,13 @@ def test_stopped_behind_any_block_the_plan_is_the_same(
 ):
     ways = {"toward the stream": (repairing, "stream_gap"), "sequential": (sequential, "gather_at_block")}
     where, name = ways[way]
-    original, put_aside, done, seen = getattr(where, name), Unfinished.put_aside, [], []
+    original, done = getattr(where, name), []
     monkeypatch.setattr(where, name, lambda *args: done.append(1) or original(*args))
     undisturbed = planned(folder, STEPS[way])
     whole = len(done)
 
-    def stopping(self, pieces):
-        self._due = 0.0
-        put_aside(self, pieces)
-        seen.append(1)
-        if len(seen) == stop:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Unfinished, "put_aside", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            planned(folder, STEPS[way], tmp_path / "cache")
+    with interrupted_behind(stop):
+        planned(folder, STEPS[way], tmp_path / "cache")
     found = planned(folder, STEPS[way], tmp_path / "cache")
     assert found.edits == undisturbed.edits
     assert set(found.values) == set(undisturbed.values)
