@@ -21,6 +21,13 @@ __all__ = ["GENERATED", "check_generation", "within"]
 GENERATED = 7
 """Tokens that are generated with the cache, to compare with a forward pass without one."""
 
+ROUNDING = 10_000
+"""Allowed difference in units of the dtype's rounding. State-space layers compute a pass in chunks and a
+token as a recurrence, which in float32 are up to 9e-4 apart; a cache that lost something is off by tenths."""
+
+NOISE = 10
+"""How many times as far apart as the original's own it may be, where that is close to the limit."""
+
 
 def check_generation(
     model: PreTrainedModel, prompt: Tensor, original: PreTrainedModel | None = None, count: int = GENERATED
@@ -33,23 +40,35 @@ def check_generation(
     try:
         apart = _cached(model, prompt, count)
     except VerifyError as error:
-        if original is None or _generates(original, prompt, count):
+        if original is None:
             raise
+        own = _own(original, prompt, count)
+        if own is not None:
+            apart = _cached(model, prompt, count, NOISE * own)
+            return f"{_said(count, apart)}, the original's by {own:.1e}"
         return f"generation with the cache goes wrong, and so it does with the original: {error.message}"
+    return _said(count, apart)
+
+
+def _said(count: int, apart: float) -> str:
     return f"{count} tokens generated with the cache: logits differ by {apart:.1e} from one pass without"
 
 
-def _generates(model: PreTrainedModel, prompt: Tensor, count: int) -> bool:
+def _own(original: PreTrainedModel, prompt: Tensor, count: int) -> float | None:
+    """The same difference of the original; None where its generation goes wrong."""
     try:
-        _cached(model, prompt.to(next(model.parameters()).device), count)
+        return _cached(original, prompt.to(next(original.parameters()).device), count)
     except VerifyError:
-        return False
-    return True
+        return None
 
 
 @torch.no_grad()
-def _cached(model: PreTrainedModel, prompt: Tensor, count: int) -> float:
-    """Relative difference of the logits, generated step by step and computed at once."""
+def _cached(model: PreTrainedModel, prompt: Tensor, count: int, allowed: float = 0.0) -> float:
+    """Relative difference of the logits, generated step by step and computed at once.
+
+    Raises:
+        VerifyError: it fails, or they are further apart than rounding and `allowed`.
+    """
     two_sided = bool(model.config.is_encoder_decoder)
     kept: Any = model.generation_config
     start = {"decoder_start_token_id": 0} if two_sided and kept.decoder_start_token_id is None else {}
@@ -75,7 +94,7 @@ def _cached(model: PreTrainedModel, prompt: Tensor, count: int) -> float:
         raise VerifyError(f"generation with the cache fails: {type(error).__name__}: {words}") from error
     got = torch.stack(written.logits, 1)
     want = first_output(whole).value[:, -count - 1 : -1]
-    tolerance = 1000 * torch.finfo(model.dtype).eps
+    tolerance = max(ROUNDING * torch.finfo(model.dtype).eps, allowed)
     return within(
         got.to(want.dtype), want, tolerance, "cached generation differs from a pass without a cache"
     )

@@ -56,6 +56,29 @@ def test_generation_that_goes_wrong_with_the_original_too_is_said():
         check_generation(encoder, TOKENS, bert(BertLMHeadModel, is_decoder=True))
 
 
+def noisy(share):
+    """A decoder whose logits are off by this share of the largest wherever a cache is used."""
+    decoder = bert(BertLMHeadModel, is_decoder=True)
+
+    def disturb(_, __, given, output):
+        if given.get("use_cache") is not False:
+            output.logits[..., 0] += share * output.logits.abs().max()
+        return output
+
+    decoder.register_forward_hook(disturb, with_kwargs=True)
+    return decoder
+
+
+def test_generation_may_be_as_noisy_as_the_original_s():
+    with pytest.raises(VerifyError, match="cached generation differs"):
+        check_generation(noisy(3e-3), TOKENS)
+    with pytest.raises(VerifyError, match="cached generation differs"):
+        check_generation(noisy(3e-2), TOKENS, noisy(1e-3))
+    said = check_generation(noisy(3e-3), TOKENS, noisy(1e-3))
+    assert "logits differ by 3.0e-03 from one pass without, the original's by 1.0e-03" in said
+    assert "tokens generated" in check_generation(noisy(1e-3), TOKENS)
+
+
 def test_generation_that_fails_says_how(monkeypatch):
     decoder = bert(BertLMHeadModel, is_decoder=True)
 
