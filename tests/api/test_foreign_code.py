@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from transformers import BambaConfig, BambaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 import surgeon
@@ -15,10 +16,13 @@ RECIPE = {"surgeon": 1, "steps": [{"op": "drop_blocks", "drop": [1]}]}
 
 
 def broken(monkeypatch):
-    """From now on an MLP of the family fails as foreign code does."""
+    """From now on an MLP of a model of one layer fails as foreign code does."""
+    whole = LlamaMLP.forward
 
     def forward(self, x):
-        raise IndexError("index 7 is out of\n  bounds")
+        if self.config.num_hidden_layers == 1:
+            raise IndexError("index 7 is out of\n  bounds")
+        return whole(self, x)
 
     monkeypatch.setattr(LlamaMLP, "forward", forward)
 
@@ -32,7 +36,7 @@ def broken(monkeypatch):
     ],
 )
 def test_it_says_stage_block_and_error_and_publishes_nothing(saved_llama, tmp_path, monkeypatch, stage, said):
-    model = saved_llama()
+    model = saved_llama(num_hidden_layers=2)
 
     def told(now, done, total):
         if now == stage and done == 0:
@@ -48,7 +52,7 @@ def test_it_says_stage_block_and_error_and_publishes_nothing(saved_llama, tmp_pa
 
 
 def test_verify_says_it_too(saved_llama, tmp_path, monkeypatch):
-    model, out = saved_llama(), tmp_path / "small"
+    model, out = saved_llama(num_hidden_layers=2), tmp_path / "small"
     surgeon.run(RECIPE, model=model, out=out, proof=False)
 
     def told(now, done, total):
@@ -72,3 +76,23 @@ def test_other_errors_pass_as_they_are(error):
     with pytest.raises(type(error)) as caught, explained("a stage"):
         raise error
     assert caught.value is error
+
+
+def test_an_original_that_fails_with_a_cache_is_measured_without_one(tmp_path):
+    # Stock transformers asks the cache for a length that none of these layers counts.
+    config = BambaConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=12,
+        vocab_size=50,
+        mamba_d_state=4,
+        mamba_n_heads=4,
+        mamba_d_head=8,
+    )
+    BambaForCausalLM(config).save_pretrained(tmp_path / "model")
+    report = surgeon.run(RECIPE, model=tmp_path / "model", out=tmp_path / "small")
+    assert set(report.measured["metrics"]) == {"parameters", "bytes"}
+    assert all("the original fails: ValueError: `get_seq_length`" in why for why in report.measured["unmeasured"].values())
+    assert any("so it does with the original" in said for said in report.measured["checks"])
