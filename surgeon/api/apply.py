@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from surgeon.api.biases import with_biases_of
+from surgeon.api.known_ids import check_known_ids
 from surgeon.plan import Plan, check_plan
 from surgeon.rebuild import ExportLayout, apply_plan
 
@@ -23,4 +24,5 @@ def apply(model: PreTrainedModel, plan: Plan, layout: ExportLayout = "uniform") 
     model, graph = with_biases_of(plan, model)
     check_plan(plan, graph)
     small, _ = apply_plan(model, plan, graph, layout=layout)
+    check_known_ids(plan, graph, small.config)
     return small

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from surgeon.api.budget import check_budget, held_whole, streamed_block
+from surgeon.api.known_ids import check_known_ids
 from surgeon.api.on_demand import OnDemand
 from surgeon.api.progress import Progress
 from surgeon.api.subject import Subject
@@ -247,6 +248,7 @@ def _report(
 ) -> Report:
     dtype = getattr(torch, recipe.export.dtype) if recipe.export.dtype else subject.dtype
     arranged = arrange(known.space, known.graph, plan, known.layout)
+    check_known_ids(arranged.built, known.graph, arranged.config)
     ledger = (*subject.ledger, *arranged.ledger)
     return Report(
         model=subject.name,

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from surgeon.api.budget import check_budget, read_in_use
 from surgeon.api.card import model_card
 from surgeon.api.foreign_code import explained
+from surgeon.api.known_ids import check_known_ids
 from surgeon.api.measuring import HeldOut, before_and_after
 from surgeon.api.picture import picture_page
 from surgeon.api.planning import Traced
@@ -38,9 +39,11 @@ from surgeon.io import (
 )
 from surgeon.io.boot import boot_id
 from surgeon.io.checksums import write_checksums
+from surgeon.io.generation import generation_page
 from surgeon.io.work_key import work_key
 from surgeon.plan import Plan, Report
 from surgeon.rebuild import Arrangement, Comparison, ModuleSource, arrange, compare, probe_tokens, skeleton
+from surgeon.rebuild.config_ids import removed_ids
 from surgeon.rebuild.tensors import stored_tensors
 from surgeon.rebuild.unread import unread_module
 
@@ -80,6 +83,7 @@ def publish(
     """
     progress("cut", 0, None)
     arranged = arrange(traced.space, traced.graph, plan, traced.layout)
+    check_known_ids(arranged.built, traced.graph, arranged.config)
     original = subject.unread
     blank = skeleton(arranged.config, dtype=writing.dtype or original.dtype)
     report = report.model_copy(update={"ledger": subject.ledger + arranged.ledger})
@@ -96,6 +100,7 @@ def publish(
             source,
             tensors=arranged.stream(ModuleSource(original), traced.graph),
             dtype=writing.dtype,
+            texts=generation_page(source, removed_ids(plan, traced.graph)),
             shard_size=writing.shard_size,
             told=lambda done, total: progress("write", done, total),
             checksums=writing.proof,

@@ -14,6 +14,7 @@ from surgeon.errors import RebuildError
 from surgeon.graph import Graph
 from surgeon.plan import Plan
 from surgeon.plan.report import LedgerRow
+from surgeon.rebuild.config_ids import removed_ids, renumbered_fields
 from surgeon.rebuild.config_probe import ConfigSpace, probe
 from surgeon.rebuild.config_tree import vary
 from surgeon.rebuild.execution import run_like
@@ -63,6 +64,9 @@ def apply_plan(
     small = cast(PreTrainedModel, load_into(blank, solution.stream(ModuleSource(module), graph)))
     if module.can_generate():
         small.generation_config = copy.deepcopy(module.generation_config)
+        if len(removed := removed_ids(plan, graph)):
+            named = renumbered_fields(module.generation_config.to_dict(), removed)
+            small.generation_config.update(**named)
     return small.train(module.training), solution.ledger
 
 

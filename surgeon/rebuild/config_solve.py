@@ -19,6 +19,7 @@ from surgeon.plan import Plan, cuts_of, dropped_parts
 from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_clamp import clamped
 from surgeon.rebuild.config_depth import Depth
+from surgeon.rebuild.config_ids import removed_ids, renumbered
 from surgeon.rebuild.config_judge import changed_constants, changed_numbers, odd_fields, odd_numbers
 from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_scale import rescaled
@@ -29,6 +30,10 @@ from surgeon.rebuild.rebuild import members_of, renamed
 from surgeon.rebuild.signature import Signature, measure
 
 __all__ = ["Inexpressible", "Solution", "find_changes", "solve"]
+
+
+_SCALED = "keeps what the blocks compute from it and from their number"
+_MOVED = "the same token, behind others that are removed"
 
 
 class Inexpressible(InfeasibleError):
@@ -54,9 +59,10 @@ def solve(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
     _refuse_parts(plan, graph)
     target = aim(plan, graph, space.shallow)
     changes = find_changes(space, target)
+    ids = renumbered(leaves(space.config), removed_ids(plan, graph))
     changes = {**changes, **clamped(space, graph, plan)}
     try:
-        config = vary(space.config, changes)
+        config = vary(space.config, {**changes, **ids})
         for depth in space.depths:
             kept = _kept_blocks(depth, plan, graph)
             config = config if len(kept) == depth.blocks else depth.resize(config, kept)
@@ -67,7 +73,8 @@ def solve(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
         _check_whole(space.config, config, plan, graph)
     except RebuildError as error:
         raise InfeasibleError(f"the planned model's config is refused: {error.message}") from error
-    return Solution(config, (*_ledger(space, target, changes, config), *_scale_rows(space, scaled)))
+    ledger = _ledger(space, target, changes, config)
+    return Solution(config, (*ledger, *_rows(space, scaled, _SCALED), *_rows(space, ids, _MOVED)))
 
 
 def _moved_modules(before: Signature, plan: Plan, graph: Graph) -> dict[str, str]:
@@ -76,12 +83,11 @@ def _moved_modules(before: Signature, plan: Plan, graph: Graph) -> dict[str, str
     return {name.rstrip("."): now.rstrip(".") for name, now in renamed(paths, plan, graph).items()}
 
 
-def _scale_rows(space: ConfigSpace, scaled: Changes) -> tuple[LedgerRow, ...]:
+def _rows(space: ConfigSpace, changed: Changes, why: str) -> tuple[LedgerRow, ...]:
     old = leaves(space.config)
-    why = "keeps what the blocks compute from it and from their number"
     return tuple(
         LedgerRow(field=path_text(p), old=_json(old.get(p)), new=_json(value), why=why)
-        for p, value in scaled.items()
+        for p, value in changed.items()
     )
 
 

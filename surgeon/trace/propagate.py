@@ -10,6 +10,7 @@ from surgeon.trace.escapes import ESCAPES
 from surgeon.trace.lanes import find_lanes
 from surgeon.trace.record import Event
 from surgeon.trace.rule import Op, Rule, base_name, rules
+from surgeon.trace.rules.special import judge_named
 from surgeon.trace.state import TraceState
 from surgeon.trace.terms import Atom, is_data
 from surgeon.trace.unify import Mismatch
@@ -105,6 +106,7 @@ def propagate(state: TraceState, *, strict: bool = False) -> None:
         if any(state.is_input(value) and op.domain(value) is None for value in op.inputs):
             early.append((rule, op))
     _look_again(early)
+    judge_named(state)
 
 
 def _look_again(early: list[tuple[Rule, Op]]) -> None:

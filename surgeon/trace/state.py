@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from surgeon.graph import Role
 from surgeon.trace.lanes import Lanes
-from surgeon.trace.record import Recorder, Value
+from surgeon.trace.record import Event, Recorder, Value
 from surgeon.trace.terms import Atom, Term
 from surgeon.trace.unify import Unifier
 
@@ -20,7 +20,8 @@ class TraceState:
     constants: values made inside forward, whose numbers tell their positions apart.
     mixing: events that contract two activations over positions. scans: events that walk along the
     sequence (a convolution, a recurrence). read: values that some op reads. rankings: Terms that a
-    top-k ranked, with its k. lanes: what is taken apart index by index, and joined again.
+    top-k ranked, with its k. lanes: what is taken apart index by index, and joined again. named: events
+    that read one row of a table by its number, with the rows.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -39,6 +40,7 @@ class TraceState:
         self.read: set[int] = set()
         self.rankings: list[tuple[Term, int]] = []
         self.lanes = Lanes({}, frozenset())
+        self.named: list[tuple[Event, Term, int]] = []
         self.unruled: dict[str, set[str]] = {}
         self.data_sizes: frozenset[int] = frozenset()
 

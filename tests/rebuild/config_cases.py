@@ -48,9 +48,16 @@ def names(graph: Graph, kind: str, size: int | None = None) -> tuple[str, ...]:
 
 
 def cut(graph: Graph, **counts: int) -> Plan:
-    """A Plan that keeps the last `counts[kind]` indices of every unlocked Axis of a kind."""
+    """A Plan that keeps the last `counts[kind]` indices of every unlocked Axis of a kind.
+
+    Of a vocabulary the first: the config names some of them.
+    """
     keeps = [
-        Keep(name, tuple(range(graph.group(name).size - count, graph.group(name).size)), 0)
+        Keep(
+            name,
+            tuple(range(graph.group(name).size))[slice(count) if kind == "vocab" else slice(-count, None)],
+            0,
+        )
         for kind, count in counts.items()
         for name in names(graph, kind)
     ]

@@ -7,7 +7,7 @@ from surgeon.trace.rule import Op, rules
 from surgeon.trace.terms import Term, atoms_of, concat, is_data, product, resolve
 from surgeon.trace.unify import Mismatch
 
-__all__: list[str] = []
+__all__ = ["picked_apart", "segment"]
 
 
 def segment(op: Op, term: Term, start: int, stop: int) -> Term:
@@ -54,7 +54,10 @@ def select(op: Op) -> None:
     """One index is picked: the axis is a tuple of named parts, not a set."""
     terms = op.dims(op.inputs[0])
     d = op.dim(op.args[1], len(terms))
-    _pick(op, terms[d])
+    if len(terms) == 2 and d == 0 and op.inputs[0].id in op.state.origins and not _of_a_lane(op):
+        op.state.named.append((op.event, terms[0], op.args[2] % terms[0].size))
+    else:
+        _pick(op, terms[d])
     op.set(op.out, terms[:d] + terms[d + 1 :])
     op.pass_domain(op.inputs[0], op.out)
 
@@ -66,9 +69,17 @@ def _pick(op: Op, term: Term) -> None:
     """
     if is_data(term):
         op.state.scans.add(op.event.index)
-    elif op.event.index in op.state.lanes.picks:
-        return
-    elif any(value.id in op.state.read for value in op.outs):
+    elif not _of_a_lane(op):
+        picked_apart(op, term)
+
+
+def _of_a_lane(op: Op) -> bool:
+    return op.event.index in op.state.lanes.picks
+
+
+def picked_apart(op: Op, term: Term) -> None:
+    """Lock an axis one of whose indices is picked by its number, and read."""
+    if any(value.id in op.state.read for value in op.outs):
         op.lock(term, "its indices are picked one by one")
         op.mark(term, "part")
 

@@ -1,13 +1,14 @@
 """Index tensors beside numbers: ids that are compared with, or replaced by, numbers that forward knows.
 
-Such an id is an index of its own, and the axis falls into what lies before and behind it. What lies behind
-all of them is as free as ever; what lies before one is locked, since cutting it would renumber that id.
-The same goes for the one row of a table that is always read. Not a rule of its own: `pointwise` and the
-tables ask.
+Such an id is an index of its own, and the axis falls into what lies before and behind it, each a symmetry by
+itself. A cut before it renumbers it, and the config that says the number has to follow
+(`surgeon.rebuild.config_ids`). The same goes for the one row of a table that is always read, but for what
+lies beside it, which nothing reads. Not a rule of its own: `pointwise` and the tables ask.
 """
 
 from __future__ import annotations
 
+import itertools
 import numbers
 from collections.abc import Iterable
 from typing import Any
@@ -16,10 +17,11 @@ import torch
 
 from surgeon.trace.record import Value
 from surgeon.trace.rule import Op
-from surgeon.trace.rules.segments import segment
-from surgeon.trace.terms import Term, resolve
+from surgeon.trace.rules.segments import picked_apart, segment
+from surgeon.trace.state import TraceState
+from surgeon.trace.terms import Atom, Term, atoms_of, resolve
 
-__all__ = ["bounds", "compares", "names_one", "replaces"]
+__all__ = ["bounds", "compares", "judge_named", "names_one", "replaces"]
 
 _COMPARES = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _MANY = 16
@@ -73,19 +75,27 @@ def replaces(op: Op, domain: Term, values: Iterable[Any]) -> None:
 
 
 def names_one(op: Op, index: Value, rows: Term) -> bool:
-    """Whether an index is one number throughout, whatever the inputs; that row is set apart from the others.
-
-    What lies behind it is read by nothing that this call tells of, and locked as well.
-    """
+    """Whether an index is one number throughout, whatever the inputs; that row is judged by `judge_named`."""
     known = None if op.state.is_input(index) or op.domain(index) is not None else _known(op, index)
     found = [] if known is None else known.unique().tolist()
     if len(found) != 1 or not 0 <= found[0] < rows.size:
         return False
-    _set_apart(op, rows, [border for border in (found[0], found[0] + 1) if border])
-    behind = segment(op, rows, found[0] + 1, rows.size)
-    op.lock(behind, "a row before it is read by its number, and no other")
-    op.mark(behind, "position")
+    op.state.named.append((op.event, rows, found[0]))
     return True
+
+
+def judge_named(state: TraceState) -> None:
+    """Set the rows apart that are read by their number; lock those beside one that no input indexes."""
+    for event, rows, number in state.named:
+        op, indexed = Op(event, state), _indexed_by_inputs(state, rows)
+        if op.name == "select" and not indexed:
+            picked_apart(op, rows)
+            continue
+        for start, stop in ((0, number), (number + 1, rows.size)):
+            beside = segment(op, rows, start, stop)
+            if not indexed:
+                op.lock(beside, "a row beside it is read by its number, and no other")
+                op.mark(beside, "position")
 
 
 def _known(op: Op, arg: Any) -> Any:
@@ -97,8 +107,17 @@ def _known(op: Op, arg: Any) -> Any:
     return op.tensor(arg)
 
 
+def _indexed_by_inputs(state: TraceState, term: Term) -> bool:
+    """Whether what an input says are indices of all of `term`."""
+    read = {atom.id for index in state.inputs for atom in atoms_of(state.domains.get(index, Atom(0)))}
+    return all(atom.id in read for atom in atoms_of(term) if atom.size > 1)
+
+
 def _set_apart(op: Op, domain: Term, borders: list[int]) -> None:
-    """Cut `domain` at `borders`, and lock all but what lies behind the last one."""
-    for start, stop in zip([0, *borders], borders, strict=False):
+    """Cut `domain` at `borders`; what no input indexes, and no field of a config need follow, is locked."""
+    free = _indexed_by_inputs(op.state, domain)
+    for start, stop in itertools.pairwise([0, *borders, domain.size]):
         if 0 <= start < stop <= domain.size:
-            op.lock(segment(op, domain, start, stop), "cutting it would renumber an index that forward knows")
+            part = segment(op, domain, start, stop)
+            if not free and stop < domain.size:
+                op.lock(part, "cutting it would renumber an index that forward knows")
