@@ -46,21 +46,26 @@ def make_pools(
     """
     scores = scores_of_all(state, groups, criterion)
     members = {group.name: _member(state, group, scores[group.name]) for group in groups}
+    stacks = _stacks(state.graph)
     pools = []
     for names in state.limits.tied(tuple(members)):
         width = channels(trainable(members[names[0]].group, state.graph))
         together = tuple(members[name] for name in names)
         depth = _depth([member.group for member in together], state.graph)
-        multiple = lcm(multiple_of, *(_row(member.group, state.graph) for member in together))
+        multiple = lcm(multiple_of, *(_row(member.group, stacks) for member in together))
         pools.append(Pool(together, began[names[0]], width, multiple, least, depth))
     return tuple(pools)
 
 
-def _row(group: Group, graph: Graph) -> int:
+def _stacks(graph: Graph) -> frozenset[str]:
+    """Parameters that hold one matrix for each expert."""
+    experts = (site for group in graph.of_kind("expert") for site in group.sites if site.dim == 0)
+    return frozenset(site.param for site in experts if len(graph.parameters[site.param].shape) == 3)
+
+
+def _row(group: Group, stacks: frozenset[str]) -> int:
     """What a kept count must be a multiple of, so that grouped products can run a stack of matrices."""
-    stacked = group.kind != "expert" and any(
-        len(graph.parameters[param].shape) == 3 for param in group.params
-    )
+    stacked = group.kind != "expert" and not stacks.isdisjoint(group.params)
     return _ROW if stacked and group.size % _ROW == 0 else 1
 
 

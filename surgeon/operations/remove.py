@@ -35,7 +35,7 @@ from surgeon.repair import NoRepair, Repair, bias_name, repairs
 
 __all__ = ["REMOVABLE", "Remove"]
 
-REMOVABLE: tuple[AxisKind, ...] = ("ffn", "kv_group", "q_per_kv", "expert", "hidden", "channel")
+REMOVABLE: tuple[AxisKind, ...] = ("ffn", "kv_group", "q_per_kv", "expert", "state", "hidden", "channel")
 """Kinds of Axes whose removal is a mask: of contributions that are zero, of experts never chosen."""
 
 
@@ -57,7 +57,7 @@ class Remove(Operation):
 
     op: Literal["remove"] = "remove"
     select: Selector
-    """Which Groups, of kinds ffn, kv_group, q_per_kv, expert, hidden and channel."""
+    """Which Groups, of kinds ffn, kv_group, q_per_kv, expert, state, hidden and channel."""
     keep: Amount
     """How much stays: a fraction or a count of every Axis, or a target for the whole model."""
     criterion: Annotated[Criterion, tagged_field(criteria, "criterion")]
