@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from surgeon.calibrate.statistic import Statistic
 from surgeon.errors import SurgeonError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from surgeon.calibrate.statistic import Statistic
 
 __all__ = ["Statistics"]
 

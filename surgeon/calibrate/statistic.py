@@ -10,15 +10,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
-
-from surgeon.calibrate.packing import Samples
-from surgeon.calibrate.taps import Taps
 from surgeon.graph import Graph, Group
 from surgeon.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
+
+    from surgeon.calibrate.packing import Samples
+    from surgeon.calibrate.taps import Taps
 
 __all__ = ["Collector", "Observation", "Run", "Statistic", "statistics"]
 

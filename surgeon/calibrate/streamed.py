@@ -130,6 +130,7 @@ class _Way:
         """Block `at` and on; its weights are let go of before those of the next are read."""
         blocks = self.walk.blocks
         forward = self.view.fixed((*blocks[:at], *blocks[at + 1 :]), blocks[at])
+        self.walk.check(forward)
         found = gather_at_block(self.walk, forward, self.forward)
         self._measured(f"found/{at}", found.statistics.results)
         self._hold(f"states/{at + 1}", dict(enumerate(found.states)))

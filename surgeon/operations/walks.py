@@ -64,7 +64,9 @@ class Walks:
 
     def behind(self, param: str) -> list[Tensor]:
         """States of the original behind a projection of the current Block, batch by batch."""
-        found = states_behind(param, *self.original())
+        walk, forward = self.original()
+        walk.check(forward)
+        found = states_behind(param, walk, forward)
         self._ends = found.ends
         return found.behind
 

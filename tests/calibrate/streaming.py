@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from surgeon.api.subject import Subject
-from surgeon.calibrate import Bench, Memory, rows
+from surgeon.calibrate import Bench, Memory, pace, rows
 from surgeon.calibrate.gradient import Gradient
 from surgeon.calibrate.input_moment import InputMoment
 from surgeon.calibrate.squared_gradient import SquaredGradient
@@ -44,4 +44,5 @@ def measure(folder: Path, cache: Path | None, pause: float, result: Path) -> lis
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    pace.SHARE = 0  # every block is put aside, however slow the disk is
     measure(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))

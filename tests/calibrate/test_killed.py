@@ -42,11 +42,11 @@ def killed(folder, tmp_path, repo, after: int, wait: float) -> None:
 def test_kill_9_loses_no_block(folder, tmp_path, repo):
     measure(folder, None, 0.0, tmp_path / "undisturbed.safetensors")
     chance = random.Random(7)
-    for after in (chance.randrange(1, 3), chance.randrange(4, LAST)):
+    for after in (chance.randrange(1, 3), last := chance.randrange(4, LAST)):
         killed(folder, tmp_path, repo, after, chance.uniform(0, 0.4))
         assert not (tmp_path / "killed.safetensors").exists()
     done = measure(folder, tmp_path / "cache", 0.0, tmp_path / "resumed.safetensors")
-    assert done[0] > 1  # what was put aside runs not again; a slow disk is written to less often
+    assert done[0] > last  # what was put aside runs not again
     whole, resumed = (tmp_path / f"{name}.safetensors" for name in ("undisturbed", "resumed"))
     assert whole.read_bytes() == resumed.read_bytes()
 

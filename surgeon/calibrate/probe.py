@@ -1,0 +1,163 @@
+"""Probe: a whole run of a few tokens, which tells how Blocks are called and what each is to give alone.
+
+It reads every weight once and computes next to nothing. Blocks that return more tensors than the state may
+hand them on, in the length of the text that they read; there, a whole batch is run.
+
+Not here: running Blocks one at a time (`walk`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surgeon.calibrate.gather import model_inputs
+from surgeon.calibrate.packing import Samples
+from surgeon.errors import SurgeonError
+
+__all__ = ["TOKENS", "Forward", "Keep", "Probe", "StateShape", "Stop", "stopped"]
+
+Forward = Callable[..., object]
+"""Runs the module, or a masked view of it, on keyword inputs."""
+Keep = Callable[[Tensor], Tensor]
+"""Gives a tensor of the same elements, which may wait in a file until it is read."""
+
+TOKENS = 16
+"""Of the first sample, where no more are needed."""
+_TOLERANCE = 1e-3
+"""Largest difference, relative to the largest state, that rounding may make between the two ways to run."""
+
+
+class Stop(Exception):
+    """Raised in a hook to end a forward pass."""
+
+
+@dataclass(frozen=True)
+class StateShape:
+    """How a Block takes the state (an argument's place or a keyword) and what else it returns."""
+
+    place: int | str
+    rest: tuple[object, ...] | None
+
+    def entering(self, args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
+        """The state among the arguments of a call."""
+        return args[self.place] if isinstance(self.place, int) else kwargs[self.place]
+
+    def replaced(self, args: tuple, kwargs: dict[str, Any], state: Tensor) -> tuple[tuple, dict[str, Any]]:
+        """The arguments of a call with another state."""
+        if isinstance(self.place, str):
+            return args, {**kwargs, self.place: state}
+        return (*args[: self.place], state, *args[self.place + 1 :]), kwargs
+
+    def returned(self, state: Tensor) -> object:
+        """What a Block returns that hands on `state`."""
+        return state if self.rest is None else (state, *self.rest)
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What was seen in a whole run over `samples`: of each Block the shape, and the states.
+
+    `states` stand before each Block and, the last, behind all.
+    """
+
+    samples: Samples
+    shapes: tuple[StateShape, ...]
+    states: tuple[Tensor, ...]
+
+    @classmethod
+    def of(
+        cls, module: nn.Module, blocks: Sequence[str], batch: Samples, forward: Forward, keep: Keep
+    ) -> Probe:
+        """Run a few tokens of `batch`, or all of it where Blocks return more tensors than the state.
+
+        Raises:
+            SurgeonError: a Block takes no state of the shape that it returns.
+        """
+        found = cls._seen(module, blocks, _few(batch), forward, keep)
+        if any(isinstance(one, Tensor) for shape in found.shapes for one in shape.rest or ()):
+            return cls._seen(module, blocks, batch, forward, keep)
+        return found
+
+    @classmethod
+    def _seen(
+        cls, module: nn.Module, blocks: Sequence[str], samples: Samples, forward: Forward, keep: Keep
+    ) -> Probe:
+        shapes: list[StateShape] = []
+        states: list[Tensor] = []
+
+        def after(block: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+            shapes.append(_shape(block, args, kwargs, output))
+            states.append(keep(shapes[-1].entering(args, kwargs).detach()))
+            if len(shapes) == len(blocks):
+                states.append(keep((output[0] if isinstance(output, tuple) else output).detach()))
+                raise Stop
+
+        parts = [module.get_submodule(name) for name in blocks]
+        hooks = [part.register_forward_hook(after, with_kwargs=True) for part in parts]
+        stopped(module, forward, samples, hooks)
+        return cls(samples, tuple(shapes), tuple(states))
+
+    def check(self, block: str, at: int, got: Tensor) -> None:
+        """Compare what `block`, at place `at`, makes alone of its state here with the whole run.
+
+        Raises:
+            SurgeonError: they differ by more than rounding.
+        """
+        want = self.states[at + 1]
+        apart = float((got - want).abs().max() / want.abs().max().clamp(min=torch.finfo(want.dtype).tiny))
+        if not apart <= _TOLERANCE:
+            raise SurgeonError(
+                f"run alone, block '{block}' gives other states than in the whole model "
+                f"({apart:.2g} of the largest): the blocks hand each other more than the residual stream",
+                hint="repair: {repair: refit, target: layer}",
+            )
+
+
+def stopped(
+    module: nn.Module, forward: Forward, batch: Samples, hooks: Sequence[Any], taped: bool = False
+) -> object:
+    """Run until a hook says Stop, and take the hooks away; what the model returns where none does."""
+    with ExitStack() as stack, torch.set_grad_enabled(taped):
+        for hook in hooks:
+            stack.callback(hook.remove)
+        stack.enter_context(_evaluating(module))
+        try:
+            return forward(**model_inputs(module, batch))
+        except Stop:
+            return None
+
+
+def _few(batch: Samples) -> Samples:
+    """The first tokens of text of the first sample."""
+    begin = int(batch.mask[0].nonzero()[0])
+    part = slice(begin, begin + TOKENS)
+    return Samples(batch.ids[:1, part], batch.mask[:1, part], batch.domains[:1])
+
+
+def _shape(block: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> StateShape:
+    rest = tuple(output[1:]) if isinstance(output, tuple) else None
+    state = output[0] if isinstance(output, tuple) else output
+    for place, given in (*enumerate(args), *kwargs.items()):
+        if isinstance(given, Tensor) and given.shape == state.shape and given.is_floating_point():
+            return StateShape(place, rest)
+    raise SurgeonError(
+        f"{type(block).__name__} takes no tensor of the shape that it returns, so it cannot be run alone",
+        hint="repair: {repair: refit, target: layer}",
+    )
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    training = {part: part.training for part in module.modules()}
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, mode in training.items():
+            part.training = mode
