@@ -12,11 +12,10 @@ is the verb; the package is imported from: ``from surgeon.plan import Plan``.
 
 from __future__ import annotations
 
-import importlib
 import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
+from surgeon.deferred import Deferred
 from surgeon.errors import SurgeonError
 
 if TYPE_CHECKING:
@@ -31,22 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SurgeonError", "apply", "evaluate", "load", "load_recipe", "plan", "run", "trace", "verify"]
 
-_VERBS = frozenset(__all__) - {"SurgeonError"}
+_HOMES = {name: f"api.{name}" for name in __all__ if name != "SurgeonError"}
+"""The file that each verb is in."""
 
-
-class _Package(ModuleType):
-    """This package as a module: importing ``surgeon.plan`` must not replace the verb `plan`."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _VERBS and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __getattr__(self, name: str) -> object:
-        if name not in _VERBS:
-            raise AttributeError(f"module 'surgeon' has no attribute '{name}'")
-        verb = getattr(importlib.import_module(f"surgeon.api.{name}"), name)
-        setattr(self, name, verb)
-        return verb
-
-
-sys.modules[__name__].__class__ = _Package
+sys.modules[__name__].__class__ = Deferred
