@@ -2,8 +2,10 @@
 
 ``cat([f(x[i], w[i]) for i in range(n)])`` is a map over an axis of ``n`` indices, not ``n`` named parts:
 permuting them permutes the pieces. It is one if every piece comes about by the same ops in the same way,
-index ``i`` of what is picked apart going into piece ``i``, and nothing on the way is read elsewhere. Found
-from the Events alone, before they are propagated. Not here: what a pick outside of a map means (`segments`).
+index ``i`` of what is picked apart going into piece ``i``, and nothing on the way is read elsewhere. Pieces
+of positions may be as long as an axis counts them (``x.split(counts.tolist())``): index ``i`` of what was
+counted goes into piece ``i``. Found from the Events alone, before they are propagated. Not here: what a pick
+outside of a map means (`segments`).
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from surgeon.trace.record import Event, Recorder, Value
 
@@ -24,10 +29,18 @@ Source = tuple[int, int]
 
 @dataclass(frozen=True)
 class Lanes:
-    """By the index of the joining event, what was taken apart; and every event that picks a lane's part."""
+    """By the index of the joining event, what was taken apart; and every event that picks a lane's part.
+
+    `counts` are the values whose numbers say how long pieces are.
+    """
 
     joins: Mapping[int, tuple[Source, ...]]
     picks: frozenset[int]
+    counts: frozenset[int] = frozenset()
+
+    def ragged(self, join: int) -> bool:
+        """Whether the pieces of a join are as long as an axis counts them."""
+        return any(number in self.counts for number, _ in self.joins.get(join, ()))
 
 
 def find_lanes(recorder: Recorder) -> Lanes:
@@ -44,7 +57,8 @@ def find_lanes(recorder: Recorder) -> Lanes:
         if walk.is_map():
             found[event.index] = tuple(sorted(walk.sources))
             picks |= walk.picks
-    return Lanes(found, frozenset(picks))
+    counted = frozenset(number for sources in found.values() for number, _ in sources) & history.listed
+    return Lanes(found, frozenset(picks), counted)
 
 
 class _History:
@@ -52,17 +66,38 @@ class _History:
 
     def __init__(self, recorder: Recorder) -> None:
         self.tensors = recorder.tensors
+        self.listed: set[int] = set()
+        self._counts: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         self.writers: dict[int, tuple[Event, int] | None] = {}
         self.readers: dict[int, set[int]] = {}
         for event in recorder.events:
+            if event.name == "tolist":
+                self._note(event.index, event.inputs[0])
             for place, value in enumerate(event.outputs):
                 self.writers[value.id] = None if value.id in self.writers else (event, place)
             for value in event.inputs:
                 self.readers.setdefault(value.id, set()).add(event.index)
 
+    def _note(self, index: int, value: Value) -> None:
+        """A list of whole numbers that leaves for Python may come back as lengths of pieces."""
+        tensor = self.tensors[value.id]
+        if tensor.dim() == 1 and not isinstance(tensor, FakeTensor) and tensor.dtype == torch.int64:
+            self._counts.setdefault(tuple(tensor.tolist()), []).append((index, value.id))
+            self.listed.add(value.id)
+
+    def _counted_for(self, event: Event) -> int | None:
+        """The value whose numbers, the last ones listed before, are the lengths that a split makes."""
+        if event.name != "split_with_sizes":
+            return None
+        listed = self._counts.get(tuple(event.args[1]), [])
+        return next((value for index, value in reversed(listed) if index < event.index), None)
+
     def picked(self, value: Value) -> tuple[Source, int, int] | None:
         """What `value` is one index of, which one, and of how many; None where it is no pick."""
         event, place = self.writers[value.id] or (None, 0)
+        counts = None if event is None else self._counted_for(event)
+        if event is not None and counts is not None:
+            return (counts, 0), place, len(event.args[1])
         if event is None or event.name not in _PICKS:
             return None
         shape = self.tensors[event.args[0].id].shape

@@ -112,7 +112,7 @@ def propagate(state: TraceState, *, strict: bool = False) -> None:
 def _look_again(early: list[tuple[Rule, Op]]) -> None:
     """Ids may be compared or replaced before they are looked up, which tells what they index: judge again."""
     for rule, op in early:
-        if rule in (rules.get("pointwise"), rules.get("index")):
+        if rule in (rules.get("pointwise"), rules.get("index"), rules.get("constant_pad_nd")):
             op.state.unifier.op, op.state.unifier.module = f"aten.{op.name}", op.event.module
             rule(op)
             op.lock_unfollowed()
@@ -154,7 +154,8 @@ def _lock_escapes(event: Event, state: TraceState) -> None:
         domain = op.domain(value)
         if domain is not None and value.id in state.tainted:
             op.lock(domain, "its indices leave for Python")
-        for term in op.dims(value) if event.name in ESCAPES else ():
+        seen = event.name not in ESCAPES or value.id in state.lanes.counts
+        for term in () if seen else op.dims(value):
             if not is_data(term):
                 op.lock(term, "its positions leave for Python")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from surgeon.graph import Role
 from surgeon.trace.lanes import Lanes
 from surgeon.trace.record import Event, Recorder, Value
-from surgeon.trace.terms import Atom, Term
+from surgeon.trace.terms import Atom, Term, resolve
 from surgeon.trace.unify import Unifier
 
 __all__ = ["TraceState"]
@@ -66,3 +66,8 @@ class TraceState:
         if size in self.data_sizes:
             atom.marks.add("data")
         return atom
+
+    def is_counted(self, term: Term) -> bool:
+        """Whether pieces of positions are as long as each index of `term` was counted."""
+        counted = [self.dims[number][0] for number in self.lanes.counts if number in self.dims]
+        return any(resolve(one) is resolve(term) for one in counted)

@@ -11,7 +11,19 @@ from __future__ import annotations
 import itertools
 from typing import Literal
 
-__all__ = ["Atom", "Concat", "Mark", "Product", "Term", "atoms_of", "concat", "is_data", "product", "resolve"]
+__all__ = [
+    "Atom",
+    "Concat",
+    "Mark",
+    "Product",
+    "Term",
+    "atoms_of",
+    "concat",
+    "is_data",
+    "positions_in_rows",
+    "product",
+    "resolve",
+]
 
 Mark = Literal[
     "data",  # batch or sequence, or made of them
@@ -126,3 +138,13 @@ def atoms_of(term: Term) -> list[Atom]:
 def is_data(term: Term) -> bool:
     """Whether a Term is made of batch and sequence alone."""
     return all("data" in atom.marks for atom in atoms_of(term) if atom.size > 1)
+
+
+def positions_in_rows(term: Term, rows: int) -> tuple[Term, Term] | None:
+    """Batch or sequence in so many rows, whatever parts it is made of; None for anything else."""
+    if not is_data(term):
+        return None
+    made = Atom(rows), Atom(term.size // rows)
+    for atom in made:
+        atom.marks.add("data")
+    return made

@@ -20,6 +20,7 @@ from surgeon.trace.terms import (
     atoms_of,
     concat,
     is_data,
+    positions_in_rows,
     product,
     resolve,
 )
@@ -246,9 +247,8 @@ class Unifier:
         before: list[Term] = []
         after = list(term.parts)
         while position >= after[0].size:
-            part = after.pop(0)
-            position -= part.size
-            before.append(part)
+            before.append(after.pop(0))
+            position -= before[-1].size
         if position:
             head, tail = self.cut(after[0], position)
             before.append(head)
@@ -283,7 +283,7 @@ class Unifier:
                     continue
                 if term.size % missing:
                     return None
-                halves = self.factor(term, missing)
+                halves = self.factor(term, missing) or positions_in_rows(term, missing)
                 if halves is None:
                     return None
                 factors.append(halves[0])

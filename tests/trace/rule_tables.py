@@ -87,6 +87,23 @@ def top_four(toy, x):
     return x * torch.zeros_like(x).scatter(-1, chosen, 1.0)
 
 
+def counted(toy, x, step=1):
+    """Each token through the one of six matrices that its scores say; pieces as long as they are counted."""
+    flat = tokens(x)
+    best, chosen = (flat @ toy.a.T).topk(1, -1)
+    counts = torch.zeros(len(flat), 6, dtype=x.dtype).scatter(1, chosen, 1).long().sum(0).tolist()
+    _, order = chosen.flatten().sort(0)
+    pieces = [F.linear(piece, toy.w[n]) for n, piece in enumerate(flat[order].split(counts[::step]))]
+    return (torch.zeros_like(flat).index_add(0, order, torch.cat(pieces)) * best).view_as(x)
+
+
+def in_chunks(x):
+    """Heads of chunks of a padded sequence, each less its mean, and back."""
+    apart = F.pad(heads(x), (0, 0, 0, 1)).reshape(15, 5, 4, 8)
+    apart = apart - apart.mean(2, keepdim=True)
+    return apart.reshape(5, 3, 20, 8)[:, :, :19].transpose(1, 2).flatten(-2)
+
+
 def complex_square(toy, x):
     z = torch.view_as_complex(x.unflatten(-1, (12, 2)).contiguous())
     return torch.view_as_real(z * z).flatten(-2)
@@ -125,6 +142,12 @@ COUPLED = {
         {"a": vector(3)},
         [FACTORS[0] | {"a[0] 0+[3:1]"}, FACTORS[1]],
     ),
+    "pieces as long as counted": (
+        counted,
+        {"a": matrix(6, 24), "w": matrix(6, 24, 24)},
+        [{"a[0] 0+[6:1]", "w[0] 0+[6:1]"}, WHOLE | {"a[1] 0+[24:1]", "w[1] 0+[24:1]", "w[2] 0+[24:1]"}],
+    ),
+    "a padded sequence in chunks": (lambda t, x: in_chunks(x), {}, FACTORS),
     "glu": (
         lambda t, x: F.pad(F.glu(x), (0, 12)),
         {},
@@ -331,6 +354,11 @@ LOCKED = {
         lambda t, x: torch.cat([head * w for head, w in zip(lanes(x), t.a.flip(0), strict=True)], -1),
         {"a": matrix(3, 8)},
         "reversed or rolled",
+    ),
+    "pieces of another count": (
+        lambda t, x: counted(t, x, -1),
+        {"a": matrix(6, 24), "w": matrix(6, 24, 24)},
+        "leave for Python",
     ),
     "lanes not alike": (
         lambda t, x: torch.cat([t.a[0] * t.a[1] * x[..., :12], t.a[1] * x[..., 12:]], -1),

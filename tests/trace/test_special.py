@@ -61,6 +61,14 @@ WAYS = {
         lambda t, ids: (written(ids, 20, 2), 1.0),
         [(0, 2, False), (3, 20, False), (21, 26, False)],
     ),
+    "padded": (
+        lambda t, ids: (nn.functional.pad(ids, (0, 4), value=20), 1.0),
+        [(0, 20, False), (21, 26, False)],
+    ),
+    "read by its number": (
+        lambda t, ids: (ids, (t.embed.weight[20] * 0.5).sum()),
+        [(0, 20, False), (21, 26, False)],
+    ),
     "bounded": (lambda t, ids: (ids.clamp(max=9), 1.0), [(0, 26, True)]),
     "within bounds": (lambda t, ids: (ids.clamp(0, 25), 1.0), [(0, 26, False)]),
     "compared with each other": (

@@ -30,6 +30,9 @@ def sort(op: Op) -> None:
     d = op.dim(op.arg(place, "dim", -1), len(terms)) if terms else 0
     ranked = terms[d]
     op.lock(ranked, "sorted")
+    sorts = op.domain(op.args[0])
+    if sorts is not None and op.outs[0].id not in op.state.read and op.state.is_counted(sorts):
+        op.follow(op.args[0])  # positions one index after the other, in pieces as long as each was counted
     for value in op.outs:
         op.set(value, list(terms))
     op.set_domain(op.outs[-1], ranked)

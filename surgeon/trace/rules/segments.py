@@ -1,4 +1,4 @@
-"""Rules for ops that cut and join dims: slice, split, select, cat, stack, pad."""
+"""Rules for ops that cut and join dims: slice, split, select, cat, stack. Not here: `padding`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from surgeon.trace.rule import Op, rules
 from surgeon.trace.terms import Term, atoms_of, concat, is_data, product, resolve
 from surgeon.trace.unify import Mismatch
 
-__all__ = ["picked_apart", "segment"]
+__all__ = ["picked_apart", "segment", "touches_data"]
 
 
 def segment(op: Op, term: Term, start: int, stop: int) -> Term:
@@ -139,11 +139,11 @@ def cat(op: Op) -> None:
         for n, (mine, theirs) in enumerate(zip(made, other, strict=True)):
             if n != d:
                 op.unify(mine, theirs)
-    if any(_touches_data(part[d]) for part in terms):
+    if any(touches_data(part[d]) for part in terms):
         for part in terms:  # what is put beside the sequence is part of it
             op.mark(part[d], "data")
     lanes = _lanes(op)
-    if lanes is None:
+    if lanes is None or op.state.lanes.ragged(op.event.index):
         made[d] = concat([part[d] for part in terms])
     else:
         for part in terms[1:]:
@@ -153,7 +153,8 @@ def cat(op: Op) -> None:
     _common_domain(op)
 
 
-def _touches_data(term: Term) -> bool:
+def touches_data(term: Term) -> bool:
+    """Whether some of a Term is batch or sequence."""
     return any("data" in atom.marks for atom in atoms_of(term))
 
 
@@ -195,19 +196,3 @@ def _common_domain(op: Op) -> None:
             op.unify(domains[0], other)
     if domains:
         op.set_domain(op.out, domains[0])
-
-
-@rules.register("constant_pad_nd")
-def pad(op: Op) -> None:
-    """New positions at either end; negative padding cuts."""
-    terms, pads = op.dims(op.inputs[0]), op.args[1]
-    for back in range(len(pads) // 2):
-        d = len(terms) - 1 - back
-        low, high = pads[2 * back], pads[2 * back + 1]
-        term = segment(op, terms[d], max(0, -low), terms[d].size - max(0, -high))
-        ends = op.fresh(max(0, low)), op.fresh(max(0, high))
-        if _touches_data(term):
-            for end in ends:
-                op.mark(end, "data")
-        terms[d] = concat([ends[0], term, ends[1]])
-    op.set(op.out, terms)
