@@ -14,17 +14,20 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from surgeon.errors import InputError, SurgeonError
 
-__all__ = ["PLUGIN_GROUP", "Registry", "load_entry_points", "load_plugin", "nearest"]
+__all__ = ["PLUGIN_GROUP", "Registry", "load_entry_points", "load_plugin", "nearest", "plugged"]
 
 T = TypeVar("T")
 Thing = TypeVar("Thing")
 PLUGIN_GROUP = "surgeon.plugins"
 _LISTED = 12
 """A hint lists at most this many names."""
+
+
+_REGISTRIES: list[Registry[Any]] = []
 
 
 class Registry(Generic[T]):
@@ -36,6 +39,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
         self._origins: dict[str, str] = {}
         self._loaded = False
+        _REGISTRIES.append(self)
 
     def register(self, *names: str) -> Callable[[Thing], Thing]:
         """Decorator: file the decorated thing under every one of `names`, and leave it as it is."""
@@ -65,15 +69,28 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """The thing filed under `name`; an unknown name is an error that suggests the nearest."""
-        self.load()
-        if name not in self._entries:
+        found = self.find(name)
+        if found is None:
             raise SurgeonError(f"no {self.sort} is called '{name}'", hint=nearest(name, self.names()))
-        return self._entries[name]
+        return found
 
     def find(self, name: str) -> T | None:
-        """Like `get`, with None for an unknown name."""
-        self.load()
+        """Like `get`, with None for an unknown name.
+
+        As long as all that is registered is built in, a file that bears the name is imported alone.
+        """
+        if not self._loaded and not self.foreign:
+            file = f"{self.package}.{name}"
+            if name.isidentifier() and importlib.util.find_spec(file) is not None:
+                importlib.import_module(file)
+        if name not in self._entries or self.foreign:
+            self.load()
         return self._entries.get(name)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether anything is registered that lies outside of the package."""
+        return any(not origin.startswith(f"{self.package}.") for origin in self._origins.values())
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
@@ -87,6 +104,11 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[tuple[str, T]]:
         return iter([(name, self._entries[name]) for name in self.names()])
+
+
+def plugged() -> bool:
+    """Whether anything in any registry comes from outside of the package."""
+    return any(registry.foreign for registry in _REGISTRIES)
 
 
 def nearest(word: str, among: tuple[str, ...] | list[str]) -> str:

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.errors import CheckpointError
+from surgeon.io.disk_source import DiskTensor
 from surgeon.rebuild import ModuleSource
+from surgeon.rebuild.tensors import Numbers, as_numbers
 from surgeon.rebuild.unread import Unread
 
 __all__ = ["OnDemand"]
@@ -42,6 +44,13 @@ class OnDemand:
             CheckpointError: they hold NaN or infinity.
         """
         return self._read(self._source.get(name)[start:stop], name)
+
+    def numbers(self, name: str, start: int, stop: int) -> Numbers:
+        """The same as numbers; what is not finite is for the reader to see."""
+        found = self._source.get(name)
+        stored = found.lazy if isinstance(found, Unread) else None
+        read = stored.numbers(start, stop) if isinstance(stored, DiskTensor) else None
+        return as_numbers(found[start:stop]) if read is None else read
 
     def _read(self, found: Tensor, name: str) -> Tensor:
         if not isinstance(found, Unread):

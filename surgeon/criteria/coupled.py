@@ -19,17 +19,18 @@ from dataclasses import replace
 from math import gcd
 from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from surgeon.criteria.scores import Scores
 from surgeon.errors import SurgeonError
 from surgeon.graph import Graph, Group, Site
 
-__all__ = ["Reduce", "Salience", "channels", "coupled", "trainable"]
+__all__ = ["Numbers", "Reduce", "Salience", "channels", "coupled", "trainable"]
 
 Reduce = Literal["sum", "mean", "max", "prod", "first"]
-Salience = Callable[[str, int], Tensor]
+Numbers = npt.NDArray[np.float64]
+Salience = Callable[[str, int], Numbers]
 """From a parameter's name and a dim to the saliency of each position of that dim, float64 [dim]."""
 
 
@@ -44,14 +45,14 @@ def coupled(group: Group, salience: Salience, reduce: Reduce) -> Scores:
             f"'{group.name}' lies in no parameter; nothing tells its indices apart",
             hint="leave it out of the selection, or use criterion: random",
         )
-    found: dict[tuple[str, int], Tensor] = {}
+    found: dict[tuple[str, int], Numbers] = {}
     for site in group.sites:
         key = (site.param, site.dim)
         if key not in found:
-            found[key] = salience(*key)
+            found[key] = np.asarray(salience(*key), dtype=np.float64)
     width = channels(group)
     vectors = [_fold(found[site.param, site.dim], site, width) for site in group.sites]
-    return Scores(group.name, _reduced(torch.stack(vectors), reduce).sum(1).cpu().numpy())
+    return Scores(group.name, _reduced(np.stack(vectors), reduce).sum(1))
 
 
 def channels(group: Group) -> int:
@@ -73,13 +74,12 @@ def trainable(group: Group, graph: Graph) -> Group:
     return replace(group, sites=tuple(sites))
 
 
-def _fold(salience: Tensor, site: Site, width: int) -> Tensor:
+def _fold(salience: Numbers, site: Site, width: int) -> Numbers:
     """[size, width]: positions of each index, folded onto its channels."""
-    positions = torch.from_numpy(site.layout.positions()).to(salience.device)
-    return salience[positions].view(site.layout.extent, -1, width).sum(1)
+    return salience[site.layout.positions()].reshape(site.layout.extent, -1, width).sum(1)
 
 
-def _reduced(stack_TIC: Tensor, reduce: Reduce) -> Tensor:
+def _reduced(stack_TIC: Numbers, reduce: Reduce) -> Numbers:
     """[tensors, size, channels] to [size, channels].
 
     A tensor that is zero throughout (a bias never trained) says nothing; it is left out of a product.
@@ -90,9 +90,9 @@ def _reduced(stack_TIC: Tensor, reduce: Reduce) -> Tensor:
         case "mean":
             return stack_TIC.mean(0)
         case "max":
-            return stack_TIC.amax(0)
+            return stack_TIC.max(0)
         case "prod":
-            telling = stack_TIC.flatten(1).any(1)
+            telling = stack_TIC.any((1, 2))
             return stack_TIC[telling].prod(0)
         case "first":
             return stack_TIC[0]

@@ -8,14 +8,16 @@ indices stay (`surgeon.operations`), nor where a Group lies in its tensors (`cou
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from surgeon.calibrate import Statistic, Statistics
 from surgeon.criteria.scores import Scores
 from surgeon.graph import Group
 from surgeon.graph.strict import Strict
-from surgeon.rebuild import TensorSource
 from surgeon.registry import Registry
+
+if TYPE_CHECKING:
+    from surgeon.calibrate import Statistic, Statistics
+    from surgeon.rebuild import TensorSource
 
 __all__ = ["Criterion", "criteria"]
 

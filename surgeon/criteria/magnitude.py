@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
-
-from surgeon.calibrate import Statistics
 from surgeon.criteria.coupled import Reduce, coupled
 from surgeon.criteria.criterion import Criterion, criteria
-from surgeon.criteria.saliency import summed
+from surgeon.criteria.powers import powers
 from surgeon.criteria.scores import Scores
 from surgeon.graph import Group
-from surgeon.rebuild import TensorSource
+
+if TYPE_CHECKING:
+    from surgeon.calibrate import Statistics
+    from surgeon.rebuild import TensorSource
 
 __all__ = ["Magnitude"]
 
@@ -37,8 +38,4 @@ class Magnitude(Criterion):
 
     def score(self, group: Group, weights: TensorSource, statistics: Statistics) -> Scores:
         """Scores [size] of `group`."""
-
-        def salience(param: str, dim: int) -> Tensor:
-            return summed(weights, param, dim, lambda w, rows: w.abs() if self.norm == "l1" else w.square())
-
-        return coupled(group, salience, self.reduce)
+        return coupled(group, partial(powers, weights, norm=self.norm), self.reduce)

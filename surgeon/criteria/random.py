@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import zlib
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from surgeon.calibrate import Statistics
 from surgeon.criteria.criterion import Criterion, criteria
 from surgeon.criteria.scores import Scores
 from surgeon.graph import Group
-from surgeon.rebuild import TensorSource
+
+if TYPE_CHECKING:
+    from surgeon.calibrate import Statistics
+    from surgeon.rebuild import TensorSource
 
 __all__ = ["Random"]
 

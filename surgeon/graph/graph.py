@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from surgeon.errors import SurgeonError
 from surgeon.graph.axis import AxisKind
 from surgeon.graph.group import Group, Site
 from surgeon.graph.stack import Block, Stack
 from surgeon.registry import nearest
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 __all__ = ["Graph", "Parameter"]
 
@@ -44,14 +46,14 @@ class Graph:
 
     `couplings` is a ``networkx.MultiDiGraph`` whose nodes are parameter dims ``(param, dim)`` and
     anonymous axes (ints); edges carry ``op`` and ``module``: the evidence for each coupling. Read it
-    through `surgeon.graph.why`.
+    through `surgeon.graph.why`. None where no evidence was kept.
     """
 
     model_type: str
     groups: tuple[Group, ...]
     stacks: tuple[Stack, ...]
     parameters: Mapping[str, Parameter]
-    couplings: nx.MultiDiGraph = field(default_factory=nx.MultiDiGraph, compare=False, repr=False)
+    couplings: nx.MultiDiGraph | None = field(default=None, compare=False, repr=False)
     notes: tuple[str, ...] = ()
 
     @cached_property

@@ -44,7 +44,8 @@ def why(graph: Graph, left: str, right: str) -> dict[str, tuple[Link, ...]]:
                 f"the model has no parameter '{name}'", hint=nearest(name, list(graph.parameters))
             )
     chains: dict[str, tuple[Link, ...]] = {}
-    roots = {data["axis"]: node for node, data in graph.couplings.nodes(data=True) if "axis" in data}
+    evidence = graph.couplings or nx.MultiDiGraph()
+    roots = {data["axis"]: node for node, data in evidence.nodes(data=True) if "axis" in data}
     for group in graph.groups:
         dims = {name: [site.dim for site in group.sites if site.param == name] for name in (left, right)}
         if not dims[left] or not dims[right] or group.name not in roots:

@@ -19,8 +19,9 @@ from surgeon.io.conversion import to_module
 from surgeon.io.header import TensorHeader
 from surgeon.io.loading import check_report
 from surgeon.io.slices import Files, Selection
+from surgeon.io.stored_numbers import has_numbers, stored_numbers
 from surgeon.rebuild.lazy import Lazy, Stored
-from surgeon.rebuild.tensors import stored_tensors
+from surgeon.rebuild.tensors import Numbers, stored_tensors
 
 __all__ = ["DTYPES", "DiskSource", "DiskTensor"]
 
@@ -53,6 +54,10 @@ class DiskTensor(Stored):
         super().__init__(header.name, header.shape, DTYPES[header.dtype], self._read)
         self.header = header
         self._files = files
+
+    def numbers(self, start: int, stop: int) -> Numbers | None:
+        """Consecutive entries of the first dim as numbers of numpy; None where it knows no such type."""
+        return stored_numbers(self._files, self.header, start, stop) if has_numbers(self.header) else None
 
     def _read(self, dims: Mapping[int, Positions]) -> Tensor:
         chosen = Selection(self.header, dims)

@@ -23,33 +23,23 @@ from surgeon.calibrate.bridge import bridge_gap, end_error
 from surgeon.calibrate.gap import states_behind, stream_gap, stream_rows
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.graph import BlockSelector, Graph, Stack
-from surgeon.operations.repairing import Mended
+from surgeon.operations.mending import Mended
 from surgeon.operations.state import State
 from surgeon.plan import Assign, Plan, cuts_of, dropped_parts, gone_prefixes
 from surgeon.rebuild import masked
 from surgeon.repair import Along, Cut, Gap, Repair
 
-__all__ = ["bridged", "gaps_of", "unfit_for_gaps"]
+__all__ = ["bridges", "gaps_of"]
 
 Mend = Callable[[Cut, Gap], Mapping[str, Tensor]]
 
 
-def unfit_for_gaps(repair: Repair) -> str | None:
-    """Why `repair` cannot bridge a gap, or None."""
-    if not repair.needs_text or getattr(repair, "target", None) == "stream":
-        return None
-    return (
-        f"repair '{repair.repair}' mends projections that lost inputs; behind a gap in the depth only "
-        "repair: {repair: refit, target: stream} can"
-    )
-
-
-def bridged(repair: Repair, select: BlockSelector, before: State, after: State) -> Mended:
+def bridges(repair: Repair, select: BlockSelector, before: State, after: State) -> Mended:
     """What `repair` assigns for the Blocks that `after` drops and `before` does not.
 
     Gaps that cannot be bridged on this model are said in the notes.
     """
-    gaps = gaps_of(select, before, after) if repair.needs_text else {}
+    gaps = gaps_of(select, before, after)
     if not gaps:
         return Mended()
     blocks = tuple(block.name for block in select.stack_of(after.graph).blocks)

@@ -18,7 +18,7 @@ from surgeon.criteria.blocks import BlockCriterion, Candidates, block_criteria
 from surgeon.errors import InfeasibleError, SelectorError, SurgeonError
 from surgeon.graph import BlockSelector
 from surgeon.graph.strict import Many
-from surgeon.operations.bridging import unfit_for_gaps
+from surgeon.operations.mending import unfit_for_gaps
 from surgeon.operations.operation import Operation, Proposal
 from surgeon.operations.stack_state import drops, left_blocks, left_parts, params_below
 from surgeon.operations.state import State

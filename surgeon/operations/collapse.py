@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 from surgeon.calibrate.last_hidden import Likeness
 from surgeon.calibrate.packing import Samples
 from surgeon.graph import BlockSelector
-from surgeon.operations.bridging import bridged, unfit_for_gaps
 from surgeon.operations.fusing import Fusion, Vectors, alike, difference_sum, fused, last
+from surgeon.operations.mending import bridged, unfit_for_gaps
 from surgeon.operations.operation import Operation, Proposal, operations
 from surgeon.operations.stack_state import left_blocks
 from surgeon.operations.state import State

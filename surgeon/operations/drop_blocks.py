@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from surgeon.operations.bridging import bridged
 from surgeon.operations.choosing import BlockChoice
+from surgeon.operations.mending import bridged
 from surgeon.operations.operation import Proposal, operations
 from surgeon.operations.state import State
 

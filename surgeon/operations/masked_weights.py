@@ -6,13 +6,17 @@ plan. Not here: a model that runs that way (`surgeon.rebuild.masked`).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
 
 from surgeon.graph import Graph
+from surgeon.graph.layout import Positions
 from surgeon.plan import Plan, cuts_of
-from surgeon.rebuild.tensors import TensorSource, rows_of
+from surgeon.rebuild.tensors import Numbers, TensorSource, as_numbers, numbers_of, rows_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["MaskedWeights"]
 
@@ -23,7 +27,8 @@ class MaskedWeights:
     def __init__(self, source: TensorSource, plan: Plan, graph: Graph) -> None:
         self._source = source
         self._rows = rows_of(source)
-        self._values = plan.values
+        self._numbers = numbers_of(source)
+        self._values: dict[str, Tensor] = dict(plan.values)  # type: ignore[arg-type]  # plans know no torch
         self._cuts = cuts_of(plan, graph)
 
     def names(self) -> tuple[str, ...]:
@@ -37,18 +42,36 @@ class MaskedWeights:
     def get(self, name: str) -> Tensor:
         """The tensor in force; the source's own where the plan does not touch it."""
         value = self._values.get(name)
-        return self._silenced(value if isinstance(value, Tensor) else self._source.get(name), name)
+        return self._silenced(self._source.get(name) if value is None else value, name)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Consecutive entries of the first dim of the tensor in force."""
         value = self._values.get(name)
-        read = value[start:stop] if isinstance(value, Tensor) else self._rows(name, start, stop)
+        read = self._rows(name, start, stop) if value is None else value[start:stop]
         return self._silenced(read, name, start)
+
+    def numbers(self, name: str, start: int, stop: int) -> Numbers:
+        """The same as numbers."""
+        value = self._values.get(name)
+        found = self._numbers(name, start, stop) if value is None else as_numbers(value[start:stop])
+        cuts = self._cuts.get(name, {})
+        found = found.copy() if cuts else found
+        for dim in cuts:
+            np.moveaxis(found, dim, 0)[self._removed(name, dim, start, found.shape[dim])] = 0
+        return found
 
     def _silenced(self, tensor: Tensor, name: str, start: int = 0) -> Tensor:
         """`tensor`, the rows of `name` from `start` on, with zeros for what is removed of it."""
-        for dim, kept in self._cuts.get(name, {}).items():
-            first = start if dim == 0 else 0
-            removed = np.setdiff1d(np.arange(first, first + tensor.shape[dim]), kept) - first
-            tensor = tensor.index_fill(dim, torch.from_numpy(removed).to(tensor.device), 0)
+        cuts = self._cuts.get(name, {})
+        if cuts:
+            import torch  # whose tensor this is
+
+            for dim in cuts:
+                removed = torch.from_numpy(self._removed(name, dim, start, tensor.shape[dim]))
+                tensor = tensor.index_fill(dim, removed.to(tensor.device), 0)
         return tensor
+
+    def _removed(self, name: str, dim: int, start: int, size: int) -> Positions:
+        """What is removed of a dim of `size`, of a tensor from row `start` on."""
+        first = start if dim == 0 else 0
+        return np.setdiff1d(np.arange(first, first + size), self._cuts[name][dim]) - first

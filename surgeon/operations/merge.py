@@ -17,8 +17,8 @@ from surgeon.calibrate.manifold import diffusion_map, normalised_information, ra
 from surgeon.calibrate.walk import Walk
 from surgeon.errors import InfeasibleError
 from surgeon.graph import BlockSelector
-from surgeon.operations.bridging import bridged, unfit_for_gaps
 from surgeon.operations.fusing import Fusion, alike, fused, slerp, weighted
+from surgeon.operations.mending import bridged, unfit_for_gaps
 from surgeon.operations.operation import Operation, Proposal, operations
 from surgeon.operations.stack_state import left_blocks
 from surgeon.operations.state import State

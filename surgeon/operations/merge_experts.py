@@ -28,10 +28,10 @@ from surgeon.graph import Group, Selector
 from surgeon.operations.expert_clusters import Cluster, around, average_linkage, cosines
 from surgeon.operations.expert_fusing import Fusing, Matching, assigned
 from surgeon.operations.expert_routers import RouterMerge, merged_router, row_fits
+from surgeon.operations.mending import repaired_experts
 from surgeon.operations.operation import Operation, Proposal, operations
 from surgeon.operations.protect import Protect
 from surgeon.operations.remove import Remove
-from surgeon.operations.repairing_experts import repaired_experts
 from surgeon.operations.routing import TopK
 from surgeon.operations.state import State
 from surgeon.plan import Amount, Assign, Choice, Edit, Keep, kept_of, tagged_field

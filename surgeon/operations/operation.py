@@ -10,8 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from surgeon.calibrate import Statistic
 from surgeon.errors import SurgeonError
 from surgeon.graph import Graph
 from surgeon.graph.strict import Strict
@@ -19,6 +19,9 @@ from surgeon.operations.guard import Guard
 from surgeon.operations.state import State
 from surgeon.plan import Amount, Choice, Edit, Refused, StepRecord, check_plan
 from surgeon.registry import Registry
+
+if TYPE_CHECKING:
+    from surgeon.calibrate import Statistic
 
 __all__ = ["Operation", "Proposal", "operations"]
 

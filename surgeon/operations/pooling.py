@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import lcm
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from surgeon.calibrate import Statistics
 from surgeon.criteria import Criterion, Scores, channels, trainable
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph, Group
@@ -15,6 +15,9 @@ from surgeon.operations.pool import Depth, Member, Pool
 from surgeon.operations.scoring import scores_of, scores_of_all
 from surgeon.operations.state import State
 from surgeon.plan import gone_groups, kept_of, unit_cost
+
+if TYPE_CHECKING:
+    from surgeon.calibrate import Statistics
 
 __all__ = ["make_pools", "refuse_partial_ties", "scored"]
 

@@ -1,16 +1,13 @@
-"""Protect super experts: the few whose outputs hold massive activations never go."""
+"""Protect super experts: the few whose outputs hold massive activations never go.
+
+Not here: which ones these are (`outlier_experts`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
-import numpy as np
-import torch
-
-from surgeon.calibrate.expert_load import ExpertLoad
-from surgeon.criteria.experts import expert_scores, load_of
 from surgeon.operations.pool import Pool
 from surgeon.operations.state import State
 
@@ -18,48 +15,14 @@ __all__ = ["Protect", "protected"]
 
 Protect = Literal["super_experts", "outlier_experts"]
 
-_QUANTILE = 0.995
-_SHARE = 0.1
-_DEPTH = 0.75
-
 
 def protected(
     pools: Sequence[Pool], state: State, rule: Protect | None
 ) -> tuple[tuple[Pool, ...], tuple[str, ...]]:
-    """`pools` in which the scores of protected experts are above all others, and a note naming them.
-
-    An expert is an outlier where the largest element that it gives is above the 99.5th percentile of all
-    experts of all layers and above a tenth of their largest; ``super_experts`` are those in the first
-    three quarters of the layers (the rule of REAP's released code, Lasby et al. 2025, arXiv 2510.13999,
-    after Su et al. 2025, arXiv 2507.23279).
-    """
-    members = [member for pool in pools for member in pool.members if member.group.kind == "expert"]
-    if rule is None or not members:
+    """`pools` in which the scores of protected experts are above all others, and a note naming them."""
+    groups = [member.group for pool in pools for member in pool.members if member.group.kind == "expert"]
+    if rule is None or not groups:
         return tuple(pools), ()
-    groups = [member.group for member in members]
-    statistics = state.statistics({ExpertLoad("peak")}, groups)
-    peaks = {group.name: load_of(group, statistics, "peak") for group in groups}
-    every = torch.cat([peak.cpu() for peak in peaks.values()])
-    limit = max(float(every.quantile(_QUANTILE)), float(every.max()) * _SHARE)
-    depth = {block.name: place / len(state.graph.blocks) for place, block in enumerate(state.graph.blocks)}
-    deepest = _DEPTH if rule == "super_experts" else 1.0
-    chosen = {
-        group.name: expert_scores(group, (peaks[group.name] > limit).double()).values > 0
-        for group in groups
-        if depth.get(group.block or "", 0.0) < deepest
-    }
+    from surgeon.operations.outlier_experts import raised  # measures, and so needs torch
 
-    def raised(pool: Pool) -> Pool:
-        lifted = []
-        for member in pool.members:
-            kept = chosen.get(member.group.name)
-            if kept is None or not kept.any():
-                lifted.append(member)
-                continue
-            above = float(np.ptp(member.scores)) + 1.0
-            scores = member.scores + above * kept[np.array(member.left)]
-            lifted.append(replace(member, scores=scores, searched={}))
-        return replace(pool, members=tuple(lifted))
-
-    names = [f"{name} {np.flatnonzero(kept).tolist()}" for name, kept in chosen.items() if kept.any()]
-    return tuple(raised(pool) for pool in pools), (f"protected experts: {', '.join(names) or 'none'}",)
+    return raised(pools, state, groups, rule)

@@ -7,11 +7,10 @@ keep the best. Not here: scores (`surgeon.criteria`), ranking (`allocation`), th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from surgeon.calibrate import Statistic
 from surgeon.calibrate.consumers import consumer_params
 from surgeon.criteria import Criterion, criteria
 from surgeon.errors import InfeasibleError
@@ -21,17 +20,19 @@ from surgeon.operations.allocation import Allocation, allocations
 from surgeon.operations.allocation.uniform import Uniform
 from surgeon.operations.emptied import cut_edits, refuse_inexpressible
 from surgeon.operations.expressible import Expressible
+from surgeon.operations.inputs import Inputs, scored_on, seen_on
+from surgeon.operations.mending import repaired, repaired_experts
 from surgeon.operations.operation import Operation, Proposal, operations
 from surgeon.operations.pool import Counts, Pool
 from surgeon.operations.pooling import make_pools, refuse_partial_ties
 from surgeon.operations.protect import Protect, protected
-from surgeon.operations.repairing import repaired
-from surgeon.operations.repairing_experts import repaired_experts
 from surgeon.operations.routing import TopK, heed_top_k, is_routing_group
-from surgeon.operations.sequential import Inputs, measured_behind, rescored
 from surgeon.operations.state import State
 from surgeon.plan import Amount, Choice, Keep, kept_of, parameters_after, tagged_field
 from surgeon.repair import NoRepair, Repair, bias_name, repairs
+
+if TYPE_CHECKING:
+    from surgeon.calibrate import Statistic
 
 __all__ = ["REMOVABLE", "Remove"]
 
@@ -124,16 +125,14 @@ class Remove(Operation):
             pools, guarded = protected(pools, now, self.protect)
             pools = self.allocation.weighed(pools, now, self.repair)
             requested, counts = self._allocate(state, now, pools, shot / self.shots)
-            if self.inputs == "sequential":
-                pools = rescored(pools, counts, now, self.criterion)
+            pools = scored_on(self.inputs, pools, counts, now, self.criterion)
             now = now.after(cut_edits(pools, counts, state))
         clamped = heed_top_k(pools, counts, self.top_k)
         cut = [(pool, count) for pool, count in zip(pools, counts, strict=True) if count < pool.began]
         edits = cut_edits([pool for pool, _ in cut], [count for _, count in cut], state)
         refuse_inexpressible(edits, state)
         after = state.after(edits)
-        seen = measured_behind(state, after.plan) if self.inputs == "sequential" else state
-        mended = repaired(self.repair, seen, after)
+        mended = repaired(self.repair, seen_on(self.inputs, state, after.plan), after)
         mended = mended.then(repaired_experts(self.repair, state, state.after(*mended.on(edits))))
         return Proposal(
             (*edits, *mended.edits),

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from surgeon.calibrate.consumers import consumer_params
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph, Selector
+from surgeon.operations.mending import repaired_experts
 from surgeon.operations.operation import Operation, Proposal, operations
 from surgeon.operations.repairing import mended
-from surgeon.operations.repairing_experts import repaired_experts
 from surgeon.operations.state import State
 from surgeon.plan import Choice, Plan, gone_prefixes, kept_of, tagged_field
 from surgeon.repair import Cut, Repair, bias_name, projections, repairs

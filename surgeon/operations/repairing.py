@@ -7,7 +7,7 @@ for repairs toward the residual stream, two walks through the model, of the orig
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -22,46 +22,17 @@ from surgeon.calibrate.gram import Gram
 from surgeon.calibrate.input_moment import InputMoment
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph
+from surgeon.operations.mending import Mended
 from surgeon.operations.state import State
 from surgeon.operations.walks import Walks
-from surgeon.plan import Assign, Edit, Plan
-from surgeon.repair import Along, Cut, Gap, Repair, cuts_made
+from surgeon.plan import Assign, Plan
+from surgeon.repair import Along, Cut, Gap, Repair
 from surgeon.repair.refit import Refit
 
-__all__ = ["Mended", "fitted_together", "mended", "repaired"]
+__all__ = ["fitted_together", "mended"]
 
 _FITTED, _APART = "fitted/", "apart/"
 """Marks of what was put aside: of one Block, and of a projection that was fitted to its own output."""
-
-
-@dataclass(frozen=True)
-class Mended:
-    """Edits that assign what a repair computed, their tensors, and what is worth saying."""
-
-    edits: tuple[Assign, ...] = ()
-    values: Mapping[str, object] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    def then(self, other: Mended) -> Mended:
-        """Both, one after the other."""
-        return Mended(
-            (*self.edits, *other.edits), {**self.values, **other.values}, (*self.notes, *other.notes)
-        )
-
-    def on(self, edits: Sequence[Edit]) -> tuple[tuple[Edit, ...], dict[str, object]]:
-        """`edits` and these, with their tensors."""
-        return (*edits, *self.edits), dict(self.values)
-
-
-def repaired(repair: Repair, before: State, after: State) -> Mended:
-    """What `repair` assigns for the cuts that lie between two States of one step.
-
-    Raises:
-        InfeasibleError: the repair cannot be made on this model.
-    """
-    if not repair.needs_text:
-        return Mended()
-    return mended(repair, cuts_made(before.plan, after.plan, before.graph), before, after.plan)
 
 
 def mended(repair: Repair, cuts: Sequence[Cut], before: State, cut: Plan) -> Mended:

@@ -19,7 +19,8 @@ from surgeon.calibrate.expert_gap import expert_gap
 from surgeon.calibrate.experts import Experts, experts_of
 from surgeon.errors import InfeasibleError
 from surgeon.graph.layout import Positions
-from surgeon.operations.repairing import Mended, fitted_together
+from surgeon.operations.mending import Mended
+from surgeon.operations.repairing import fitted_together
 from surgeon.operations.state import State
 from surgeon.operations.walks import Walks
 from surgeon.plan import Assign, cuts_of
@@ -27,7 +28,7 @@ from surgeon.repair import Repair
 from surgeon.repair.least_squares import anchored
 from surgeon.repair.refit import Refit
 
-__all__ = ["repaired_experts"]
+__all__ = ["mended_experts"]
 
 _TOKENS = 2048
 """Tokens of one batch of a walk."""
@@ -46,13 +47,13 @@ class _Cut:
     dim: int
 
 
-def repaired_experts(repair: Repair, before: State, after: State) -> Mended:
+def mended_experts(repair: Repair, before: State, after: State) -> Mended:
     """What `repair` assigns for the experts that are removed between two States of one step.
 
     Raises:
         InfeasibleError: the repair is none that experts can have.
     """
-    cuts = tuple(_cuts(repair, before, after)) if repair.needs_text else ()
+    cuts = tuple(_cuts(repair, before, after))
     if not cuts:
         return Mended()
     if not isinstance(repair, Refit):

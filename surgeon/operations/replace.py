@@ -15,9 +15,10 @@ from torch import Tensor
 from surgeon.calibrate.training import Lesson, Schedule, Trained, divided, train
 from surgeon.errors import InfeasibleError
 from surgeon.graph.strict import Strict
-from surgeon.operations.bridging import bridged, gaps_of
+from surgeon.operations.bridging import gaps_of
 from surgeon.operations.choosing import BlockChoice
 from surgeon.operations.linear_run import folded
+from surgeon.operations.mending import bridged
 from surgeon.operations.operation import Proposal, operations
 from surgeon.operations.stack_state import block_params
 from surgeon.operations.state import State

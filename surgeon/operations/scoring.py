@@ -1,23 +1,21 @@
-"""Score Groups: from what was measured, or in each Block as it is, where gradients would have to wait.
+"""Score Groups from what was measured, or in each Block as it is, where gradients would have to wait.
 
-Not here: which Groups compete for places (`pooling`), and what a score is (`surgeon.criteria`).
+Not here: which Groups compete for places (`pooling`), what a score is (`surgeon.criteria`), and scores that
+are made on the way back through a streamed model (`scoring_streamed`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from surgeon.calibrate import Statistics
-from surgeon.calibrate.condensed import Condensed
-from surgeon.calibrate.store import code_of
 from surgeon.criteria import Criterion, Scores, trainable
 from surgeon.errors import SurgeonError
 from surgeon.graph import Group
 from surgeon.operations.state import State
+
+if TYPE_CHECKING:
+    from surgeon.calibrate import Statistics
 
 __all__ = ["scores_of", "scores_of_all"]
 
@@ -43,53 +41,11 @@ def scores_of_all(state: State, groups: Sequence[Group], criterion: Criterion) -
     Raises:
         SurgeonError: the criterion does not give one score an index.
     """
-    said = _said(state, groups, criterion)
-    if said is None:
-        measured = state.statistics(criterion.needs(), groups)
-        return {group.name: scores_of(state, group, criterion, measured) for group in groups}
-    backward = frozenset(key for key in criterion.needs() if key.gradients)
-    forward = state.statistics(criterion.needs() - backward, groups)
-    narrow = {key: key.on(state.graph, groups) for key in backward}
+    if state.bench is not None and state.bench.streamed:
+        from surgeon.operations.scoring_streamed import scores_on_the_way
 
-    def make(found: Statistics) -> Mapping[str, Tensor]:
-        own = found.renamed(narrow)
-        both = Statistics({**forward.results, **own.results}, own.samples, own.tokens)
-        names = {name for results in own.results.values() for name in results}
-        here = [group for group in groups if set(trainable(group, state.graph).params) <= names]
-        return {group.name: _packed(scores_of(state, group, criterion, both)) for group in here}
-
-    key = Condensed(tuple(sorted(narrow.values(), key=repr)), said, make)
-    found = state.statistics({key}).get(key)
-    return {group.name: _unpacked(group, found[group.name]) for group in groups}
-
-
-def _said(state: State, groups: Sequence[Group], criterion: Criterion) -> str | None:
-    """What scores made where their gradients are measured depend on; None where they are made afterwards."""
-    code = code_of(type(criterion))
-    streamed = state.bench is not None and state.bench.streamed
-    if not streamed or code is None or not any(key.gradients for key in criterion.needs()):
-        return None
-    whole = all(
-        param.startswith(f"{group.block}.")
-        for group in groups
-        for param in trainable(group, state.graph).params
-    )
-    said = {"scores": criterion.model_dump(mode="json"), "code": code, "of": [g.name for g in groups]}
-    return json.dumps(said, sort_keys=True) if whole else None
-
-
-def _packed(scores: Scores) -> Tensor:
-    """Values, and behind them the spread, NaN where there is none."""
-    if scores.best:
-        raise SurgeonError(
-            f"the scores of '{scores.axis}' come with sets that were searched, which a way back through a "
-            "streamed model does not keep",
-            hint="do not stream",
-        )
-    spread = float("nan") if scores.spread is None else scores.spread
-    return torch.tensor([*scores.values.tolist(), spread], dtype=torch.float64)
-
-
-def _unpacked(group: Group, packed: Tensor) -> Scores:
-    spread = float(packed[-1])
-    return Scores(group.name, packed[:-1].cpu().numpy(), spread if spread == spread else None)
+        found = scores_on_the_way(state, groups, criterion)
+        if found is not None:
+            return found
+    measured = state.statistics(criterion.needs(), groups)
+    return {group.name: scores_of(state, group, criterion, measured) for group in groups}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from torch import Tensor
 
@@ -25,12 +24,10 @@ from surgeon.operations.state import State
 from surgeon.plan import Keep, Plan
 from surgeon.rebuild import masked
 
-__all__ = ["Inputs", "measured_behind", "rescored"]
+__all__ = ["measured_behind", "rescored"]
 
 _FOUND = "found/"
 """Mark of what was measured in a Block, as it is put aside."""
-
-Inputs = Literal["dense", "sequential"]
 
 
 def rescored(pools: Sequence[Pool], counts: Counts, state: State, criterion: Criterion) -> tuple[Pool, ...]:

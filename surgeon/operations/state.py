@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from surgeon.calibrate import Bench, Statistic, Statistics
+from surgeon.calibrate import Statistic, Statistics
 from surgeon.errors import SelectorError, SurgeonError
 from surgeon.graph import Graph, Group, Selector
 from surgeon.operations.masked_weights import MaskedWeights
@@ -23,7 +22,12 @@ from surgeon.plan import (
     gone_groups,
     traced_edits,
 )
-from surgeon.rebuild import TensorSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from surgeon.calibrate import Bench
+    from surgeon.rebuild import TensorSource
 
 __all__ = ["Inexpressible", "Measure", "State"]
 

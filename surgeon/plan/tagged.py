@@ -52,20 +52,20 @@ class Tagged:
             name, data = value.get(self.tag), value
         else:
             name, data = value, {self.tag: value}
-        choices = self.choices()
         if not isinstance(name, str):
             raise PydanticCustomError(
                 "tag_missing",
                 "expected a word or a mapping with '{tag}'; {tag} is one of {known}",
-                {"tag": self.tag, "known": ", ".join(choices)},
+                {"tag": self.tag, "known": ", ".join(self.choices())},
             )
-        if name not in choices:
+        chosen = next((found for one in self.registries if (found := one.find(name)) is not None), None)
+        if chosen is None:
             raise PydanticCustomError(
                 "tag_unknown",
                 "no {tag} is called '{name}'; try {hint}",
-                {"tag": self.tag, "name": name, "hint": nearest(name, list(choices))},
+                {"tag": self.tag, "name": name, "hint": nearest(name, list(self.choices()))},
             )
-        return choices[name].model_validate(data)
+        return chosen.model_validate(data)
 
     def dump(self, value: BaseModel, info: SerializationInfo) -> dict[str, Any]:
         """The mapping form, tag first."""

@@ -18,7 +18,8 @@ from surgeon.rebuild.config_ids import removed_ids, renumbered_fields
 from surgeon.rebuild.config_probe import ConfigSpace, probe
 from surgeon.rebuild.config_tree import vary
 from surgeon.rebuild.execution import run_like
-from surgeon.rebuild.layout import ExportLayout, arrange
+from surgeon.rebuild.export_layout import ExportLayout
+from surgeon.rebuild.layout import arrange
 from surgeon.rebuild.skeleton import load_into, skeleton
 from surgeon.rebuild.tensors import ModuleSource
 

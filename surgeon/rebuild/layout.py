@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from torch import Tensor
 from transformers import PreTrainedConfig
@@ -20,6 +19,7 @@ from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_probe import ConfigSpace
 from surgeon.rebuild.config_solve import solve
+from surgeon.rebuild.export_layout import ExportLayout
 from surgeon.rebuild.padded import ZeroedSource, widened_plan
 from surgeon.rebuild.per_layer import shared_part, solve_per_layer
 from surgeon.rebuild.per_layer_class import TABLE
@@ -27,10 +27,7 @@ from surgeon.rebuild.per_layer_spread import solve_spread, spread
 from surgeon.rebuild.rebuild import rebuild
 from surgeon.rebuild.tensors import TensorSource
 
-__all__ = ["Arrangement", "ExportLayout", "arrange", "is_ordinary", "limited_part", "limits_of"]
-
-ExportLayout = Literal["uniform", "padded", "per_layer"]
-"""Rungs of the export ladder."""
+__all__ = ["Arrangement", "arrange", "is_ordinary", "limited_part", "limits_of"]
 
 
 @dataclass(frozen=True)

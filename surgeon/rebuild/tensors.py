@@ -7,14 +7,32 @@ here: shards (`surgeon.io`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+import numpy as np
+import numpy.typing as npt
 
 from surgeon.errors import RebuildError
 from surgeon.registry import nearest
 
-__all__ = ["ModuleSource", "RowSource", "TensorSource", "rows_of", "stored_tensors"]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = [
+    "ModuleSource",
+    "NumberSource",
+    "Numbers",
+    "RowSource",
+    "TensorSource",
+    "as_numbers",
+    "numbers_of",
+    "rows_of",
+    "stored_tensors",
+]
+
+Numbers = npt.NDArray[np.floating]
+FLOAT32 = 4
+"""Bytes of an element."""
 
 
 class TensorSource(Protocol):
@@ -47,6 +65,29 @@ def rows_of(source: TensorSource) -> Callable[[str, int, int], Tensor]:
     if isinstance(source, RowSource):
         return source.rows
     return lambda name, start, stop: source.get(name)[start:stop]
+
+
+@runtime_checkable
+class NumberSource(TensorSource, Protocol):
+    """Tensors whose elements can be had as numbers, without torch."""
+
+    def numbers(self, name: str, start: int, stop: int) -> Numbers:
+        """Consecutive entries of the first dim of one tensor, in float32 or float64; not to be written to."""
+        ...
+
+
+def numbers_of(source: TensorSource) -> Callable[[str, int, int], Numbers]:
+    """What gives consecutive entries of the first dim of a tensor as numbers, each exactly."""
+    if isinstance(source, NumberSource):
+        return source.numbers
+    read = rows_of(source)
+    return lambda name, start, stop: as_numbers(read(name, start, stop))
+
+
+def as_numbers(tensor: Tensor) -> Numbers:
+    """The elements of a tensor in float32 or float64, each exactly."""
+    narrow = tensor.is_floating_point() and tensor.element_size() <= FLOAT32
+    return (tensor.float() if narrow else tensor.double()).detach().cpu().numpy()
 
 
 class ModuleSource:

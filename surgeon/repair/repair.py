@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from surgeon.graph.strict import Strict
 from surgeon.registry import Registry
 from surgeon.repair.cut import Cut
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Along", "Evidence", "Gap", "Repair", "Repaired", "repairs"]
 

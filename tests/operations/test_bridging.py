@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from surgeon.errors import InfeasibleError
 from surgeon.graph import BlockSelector
-from surgeon.operations.bridging import bridged
 from surgeon.operations.drop_blocks import DropBlocks
+from surgeon.operations.mending import bridged
 from surgeon.operations.remove import Remove
 from surgeon.plan import DropBlock
 from surgeon.rebuild import apply_plan, compare, probe_tokens

@@ -9,16 +9,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from surgeon.calibrate import Bench, Statistic, Statistics
 from surgeon.graph.strict import Strict
 from surgeon.plan import Plan
-from surgeon.rebuild import TensorSource
 from surgeon.registry import Registry
+
+if TYPE_CHECKING:
+    from surgeon.calibrate import Bench, Statistic, Statistics
+    from surgeon.rebuild import TensorSource
 
 __all__ = ["BlockCriterion", "Candidates", "RunScores", "block_criteria"]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from surgeon.criteria.blocks.criterion import BlockCriterion, Candidates, RunScores, block_criteria
-from surgeon.criteria.saliency import summed, widened
-from surgeon.rebuild import TensorSource
+from surgeon.criteria.powers import powers
+
+if TYPE_CHECKING:
+    from surgeon.rebuild import TensorSource
 
 __all__ = ["BlockMagnitude"]
 
@@ -36,8 +36,6 @@ class BlockMagnitude(BlockCriterion):
 
     def _sum(self, weights: TensorSource, param: str) -> float:
         if not weights.shape(param):
-            return float(self._worth(widened(weights.get(param))))
-        return float(summed(weights, param, 0, lambda w, rows: self._worth(w)).sum())
-
-    def _worth(self, w: Tensor) -> Tensor:
-        return w.abs() if self.norm == "l1" else w.square()
+            value = abs(float(weights.get(param)))
+            return value if self.norm == "l1" else value**2
+        return float(powers(weights, param, 0, self.norm).sum())

@@ -14,8 +14,8 @@ from surgeon.calibrate.divergence import divergences
 from surgeon.errors import InfeasibleError
 from surgeon.operations.allocation.allocation import Allocation, Ladder, allocations
 from surgeon.operations.allocation.ranking import Global
+from surgeon.operations.mending import repaired
 from surgeon.operations.pool import Counts, Pool
-from surgeon.operations.repairing import repaired
 from surgeon.operations.state import State
 from surgeon.plan import Amount, Assign, Keep, Plan
 from surgeon.repair import Repair
