@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from surgeon.io.documents import page_of
 from surgeon.plan import Report
 
-__all__ = ["model_card"]
+__all__ = ["copied_pages", "model_card"]
 
 
 def model_card(report: Report) -> str:
     """``README.md`` of the output folder, with the front matter that a model hub reads."""
     return "\n".join(_lines(report)) + "\n"
+
+
+def copied_pages(pages: Mapping[str, str], report: Report) -> dict[str, str]:
+    """Text files of a result that is copied by a list: `pages` of its model, the card and the report."""
+    return {**pages, "README.md": model_card(report), "report.json": page_of(report.to_dict())}
 
 
 def _lines(report: Report) -> Iterator[str]:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from surgeon.api.card import model_card
+from surgeon.api.card import copied_pages
 from surgeon.api.planning import Planned
 from surgeon.api.subject import Subject
 from surgeon.io.copies import write_copies
 from surgeon.io.disk_layout import pieces_of
-from surgeon.io.documents import page_of
 from surgeon.io.writer import pages_of
 from surgeon.rebuild import ModuleSource, arrange, skeleton
 
@@ -35,7 +34,5 @@ def list_copies(subject: Subject, planned: Planned, plan: str | Path) -> bool:
     arranged = arrange(known.space, known.graph, planned.plan, known.layout)
     blank = skeleton(arranged.config, dtype=original.dtype)
     pieces = pieces_of(blank, arranged.stream(ModuleSource(original), known.graph))
-    report = planned.report
-    pages = pages_of(blank, checkpoint.folder)
-    pages |= {"README.md": model_card(report), "report.json": page_of(report.to_dict())}
+    pages = copied_pages(pages_of(blank, checkpoint.folder), planned.report)
     return write_copies(Path(plan).expanduser(), pieces, pages, checkpoint.folder)

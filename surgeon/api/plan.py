@@ -1,25 +1,33 @@
-"""`plan`: what a recipe would do to a model. No weight is read when no step needs one."""
+"""`plan`: what a recipe would do to a model. No weight is read when no step needs one.
+
+By what an earlier plan for such a model has found out, where that is all it takes: then torch is not
+imported. Else in the thorough way (`measured_plan`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from surgeon.api.listing import list_copies
+from surgeon.api.card import copied_pages
 from surgeon.api.load_recipe import load_recipe
+from surgeon.api.means import Means
+from surgeon.api.outlined import Outlined, outlined
 from surgeon.api.picture import picture_page
-from surgeon.api.planning import Planned, make_plan
 from surgeon.api.progress import Progress, silent
 from surgeon.api.run import named_model
-from surgeon.api.subject import DeviceMap, ModelLike, Subject
-from surgeon.api.texts import Text, calibration_samples
-from surgeon.api.together import together
-from surgeon.calibrate import Ranks
 from surgeon.io import check_file, write_page, write_plan
+from surgeon.io.copies import write_copies
 from surgeon.io.side_files import parse_size
+from surgeon.io.slices import Files
 from surgeon.plan import Plan, Report
-from surgeon.rebuild import arrange
 from surgeon.recipe import Recipe
+
+if TYPE_CHECKING:
+    from surgeon.api.planning import Planned
+    from surgeon.api.subject import DeviceMap, ModelLike, Subject
+    from surgeon.api.texts import Text
 
 __all__ = ["plan", "plan_report"]
 
@@ -61,10 +69,15 @@ def plan(
     """
     budget = None if memory is None else parse_size(memory)
     read = load_recipe(recipe, overrides)
-    with together(device) as own:
-        subject = Subject(model, own, device_map, stream)
-        samples = calibration_samples(read, subject, texts)
-        return make_plan(subject, read, samples, progress, cache, budget).plan
+    means = Means(device, device_map, stream, cache, budget, progress)
+    if texts is None and means.modest:
+        with Files() as files:
+            found = outlined(read, model, cache, files, progress)
+        if found is not None:
+            return found.plan
+    from surgeon.api.measured_plan import planned_thoroughly
+
+    return planned_thoroughly(read, model, texts, means).plan
 
 
 def plan_report(
@@ -93,20 +106,28 @@ def plan_report(
             check_file(file)
     budget = None if memory is None else parse_size(memory)
     read = load_recipe(recipe, overrides)
-    with together(device) as own:
-        subject = Subject(named_model(read, model), own, device_map, stream)
-        samples = calibration_samples(read, subject)
-        planned = make_plan(subject, read, samples, progress, cache, budget)
-        if out is not None and Ranks.now().first:
-            write_plan(planned.plan, planned.traced.graph, out)
-            list_copies(subject, planned, out)
-        if html is not None and Ranks.now().first:
-            write_page(_picture(planned), html)
-    return planned.report
+    chosen = named_model(read, model)
+    means = Means(device, device_map, stream, cache, budget, progress)
+    if means.modest:
+        with Files() as files:
+            found = outlined(read, chosen, cache, files, progress)
+        if found is not None:
+            _write(found, out, html)
+            return found.report
+    from surgeon.api.measured_plan import planned_thoroughly, write_planned
+
+    def write(subject: Subject, planned: Planned) -> None:
+        write_planned(subject, planned, out, html)
+
+    return planned_thoroughly(read, chosen, None, means, write).report
 
 
-def _picture(planned: Planned) -> str:
-    """The page of the picture, which shows the zeros of a padded layout too."""
-    known = planned.traced
-    built = arrange(known.space, known.graph, planned.plan, known.layout).built
-    return picture_page(planned.report, planned.plan, known.graph, built)
+def _write(found: Outlined, out: str | Path | None, html: str | Path | None) -> None:
+    """The Plan with what it comes to beside it, and the picture."""
+    if out is not None:
+        write_plan(found.plan, found.graph, out)
+        write_copies(
+            Path(out).expanduser(), found.pieces, copied_pages(found.pages, found.report), found.folder
+        )
+    if html is not None:
+        write_page(picture_page(found.report, found.plan, found.graph, found.plan), html)

@@ -8,16 +8,19 @@ that it needs them. Not here: cutting (`surgeon.api.publishing`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
 from surgeon.api.budget import check_budget, held_whole, streamed_block
+from surgeon.api.cost import cost_of
 from surgeon.api.known_ids import check_known_ids
 from surgeon.api.on_demand import OnDemand
+from surgeon.api.outlining import Outlining
 from surgeon.api.progress import Progress
+from surgeon.api.stepping import take_steps
 from surgeon.api.subject import Subject
 from surgeon.calibrate import Bench, Memory, Samples
 from surgeon.calibrate.walk import as_it_is
@@ -27,15 +30,12 @@ from surgeon.io.findings import Findings
 from surgeon.io.statistics_cache import StatisticsCache
 from surgeon.io.waiting import Waiting
 from surgeon.operations import Operation, State
-from surgeon.passes import GraphPass
 from surgeon.plan import (
     Cost,
     Limits,
     Plan,
     Report,
     StepRecord,
-    kv_cache_elements,
-    parameters_after,
 )
 from surgeon.rebuild import (
     ConfigSpace,
@@ -50,7 +50,7 @@ from surgeon.rebuild import (
 from surgeon.recipe import Export, Recipe, check_recipe
 from surgeon.trace import trace_module
 
-__all__ = ["Planned", "Traced", "cost_of", "make_plan", "traced"]
+__all__ = ["Planned", "Traced", "make_plan", "traced"]
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,18 @@ class Traced:
         try:
             solve(self.space, self.graph, limited_part(plan, self.graph, self.bounds))
         except InfeasibleError as error:
-            return error.message
+            return None if self._table_says(plan) else error.message
         return None
+
+    def _table_says(self, plan: Plan) -> bool:
+        """Whether a table of modules says what no field does."""
+        if self.bounds != "per_layer":
+            return False
+        try:
+            arrange(self.space, self.graph, plan, self.bounds)
+        except InfeasibleError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,7 @@ def make_plan(
         subject.rehome(recipe.rehome)
     known = traced(subject, progress, recipe.export, cache)
     check_recipe(recipe, known.graph)
-    before = cost_of(Plan(known.graph.model_type), known.graph, subject.dtype)
+    before = cost_of(Plan(known.graph.model_type), known.graph, subject.dtype.itemsize)
     if _with_biases(subject, recipe, known.graph):
         known = traced(subject, progress, recipe.export, cache)
     reads = any(isinstance(step, Operation) and step.reads_weights for step in recipe.steps)
@@ -145,24 +155,18 @@ def make_plan(
             check_budget(memory, needed, "measuring block by block", "or a shorter calibration.seq_len")
             left = memory - needed
         bench = _bench(subject, known.graph, samples, progress, known_before, left, memory)
+    notes = Outlining.begin(subject, recipe, known.graph, None if samples is not None else cache)
     state = State(
         graph=known.graph,
         plan=Plan(known.graph.model_type, fingerprint=subject.fingerprint() if reads else None),
-        config_limits=known.limits,
+        config_limits=known.limits if notes is None else notes.limits(known.limits),
         source=OnDemand(subject.unread, subject.name) if reads else None,
         measure=None if bench is None else bench.measure,
         bench=bench,
-        inexpressible=known.refusal,
+        inexpressible=known.refusal if notes is None else notes.inexpressible(known.refusal),
     )
-    records: list[StepRecord] = []
-    for number, step in enumerate(recipe.steps):
-        progress(f"step {number}: {step.op}", 0, None)
-        if isinstance(step, GraphPass):
-            state, record = _rewritten(step, state, tuple(record.op for record in records))
-        else:
-            state, record = step.run(state)
-        records.append(record)
-    return Planned(state.plan, known, _report(subject, recipe, known, state.plan, before, tuple(records)))
+    state, records = take_steps(recipe, state, progress)
+    return Planned(state.plan, known, _report(subject, recipe, known, state.plan, before, records, notes))
 
 
 def _with_biases(subject: Subject, recipe: Recipe, graph: Graph) -> bool:
@@ -216,28 +220,6 @@ def _bench(
     )
 
 
-def cost_of(plan: Plan, graph: Graph, dtype: torch.dtype) -> Cost:
-    """What the model takes after `plan`, its weights and its cache in `dtype`."""
-    parameters = parameters_after(plan, graph)
-    cached = kv_cache_elements(plan, graph)
-    return Cost(
-        parameters=parameters,
-        bytes=parameters * dtype.itemsize,
-        kv_cache_bytes_per_token=None if cached is None else cached * dtype.itemsize,
-    )
-
-
-def _rewritten(step: GraphPass, state: State, earlier: tuple[str, ...]) -> tuple[State, StepRecord]:
-    graph = step.run(state.graph, earlier)
-    options = step.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"op"})
-    record = StepRecord(step=state.step, op=step.op, options=options)
-    before = {group.name for group in state.graph.groups if group.locked is None}
-    after = {group.name for group in graph.groups if group.locked is None}
-    locked = {group.name for group in graph.groups} & before - after
-    protected = state.protected - after | locked
-    return replace(state, graph=graph, protected=frozenset(protected), step=state.step + 1), record
-
-
 def _report(
     subject: Subject,
     recipe: Recipe,
@@ -245,16 +227,20 @@ def _report(
     plan: Plan,
     before: Cost,
     records: tuple[StepRecord, ...],
+    notes: Outlining | None,
 ) -> Report:
     dtype = getattr(torch, recipe.export.dtype) if recipe.export.dtype else subject.dtype
     arranged = arrange(known.space, known.graph, plan, known.layout)
     check_known_ids(arranged.built, known.graph, arranged.config)
     ledger = (*subject.ledger, *arranged.ledger)
-    return Report(
+    report = Report(
         model=subject.name,
         before=before,
-        after=cost_of(arranged.built, known.graph, dtype),
+        after=cost_of(arranged.built, known.graph, dtype.itemsize),
         steps=records,
         ledger=ledger,
         loads=diagnose(arranged, ledger),
     )
+    if notes is not None:
+        notes.finish(plan, arranged, report)
+    return report

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from surgeon.api.beside import write_beside
 from surgeon.api.budget import check_budget, read_in_use
-from surgeon.api.card import model_card
 from surgeon.api.foreign_code import explained
 from surgeon.api.known_ids import check_known_ids
 from surgeon.api.measuring import HeldOut, before_and_after
-from surgeon.api.picture import picture_page
 from surgeon.api.planning import Traced
 from surgeon.api.progress import Progress
 from surgeon.api.reload import check_reload
@@ -33,9 +32,6 @@ from surgeon.io import (
     check_finite,
     publishing,
     write_checkpoint,
-    write_document,
-    write_page,
-    write_plan,
 )
 from surgeon.io.boot import boot_id
 from surgeon.io.checksums import write_checksums
@@ -120,12 +116,7 @@ def publish(
             checks = (in_words(comparison), *checks)
             measured |= {"comparison": comparison.to_dict(), "checks": list(checks)}
             report = report.model_copy(update={"measured": measured})
-        write_plan(plan, traced.graph, folder / "plan.json")
-        write_page(model_card(report), folder / "README.md")
-        if writing.recipe is not None:
-            write_page(writing.recipe, folder / "surgeon.yaml")
-        write_document(report.to_dict(), folder / "report.json")
-        write_page(picture_page(report, plan, traced.graph, arranged.built), folder / "report.html")
+        write_beside(folder, plan, traced.graph, report, writing.recipe, arranged.built)
         if writing.proof:
             write_checksums(folder, sums)
     return report

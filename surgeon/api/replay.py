@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from surgeon.api.planning import cost_of, traced
+from surgeon.api.cost import cost_of
+from surgeon.api.planning import traced
 from surgeon.api.progress import Progress, silent
 from surgeon.api.publishing import Writing, publish
 from surgeon.api.subject import Subject
@@ -68,8 +69,8 @@ def replay(
     arranged = arrange(known.space, known.graph, read, layout)
     report = Report(
         model=subject.name,
-        before=cost_of(Plan(read.model_type), known.graph, subject.dtype),
-        after=cost_of(arranged.built, known.graph, subject.dtype),
+        before=cost_of(Plan(read.model_type), known.graph, subject.dtype.itemsize),
+        after=cost_of(arranged.built, known.graph, subject.dtype.itemsize),
         loads=diagnose(arranged, (*subject.ledger, *arranged.ledger)),
     )
     writing = Writing(target, shard_size=shard_size, timed=False, proof=proof, memory=budget)

@@ -1,27 +1,27 @@
-"""`run`: the main job, from a recipe and a checkpoint to a smaller checkpoint."""
+"""`run`: the main job, from a recipe and a checkpoint to a smaller checkpoint.
+
+Without proof, by what an earlier plan for such a model has found out, where that is all it takes: then torch
+is not imported. Else in the thorough way (`running`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from surgeon.api.evaluate import protocol_for
 from surgeon.api.load_recipe import load_recipe
-from surgeon.api.measuring import HeldOut
-from surgeon.api.planning import make_plan
+from surgeon.api.means import Means
+from surgeon.api.outlined import run_outlined
 from surgeon.api.progress import Progress, silent
-from surgeon.api.publishing import Writing, publish
-from surgeon.api.subject import DeviceMap, ModelLike, Subject
-from surgeon.api.texts import Text, calibration_samples, evaluation_ids
-from surgeon.api.together import together
-from surgeon.calibrate import Ranks
 from surgeon.errors import InputError
-from surgeon.io import check_output
 from surgeon.io.side_files import parse_size
 from surgeon.plan import Report
 from surgeon.recipe import Recipe
+
+if TYPE_CHECKING:
+    from surgeon.api.subject import DeviceMap, ModelLike
+    from surgeon.api.texts import Text
 
 __all__ = ["named_model", "run"]
 
@@ -70,31 +70,15 @@ def run(
         raise InputError("no output folder was given", hint="out='…', or --out on the command line")
     budget = None if memory is None else parse_size(memory)
     read = load_recipe(recipe, overrides)
-    with together(device) as own:
-        subject = Subject(named_model(read, model), own, device_map, stream)
-        first = Ranks.now().first
-        source = None if subject.checkpoint is None else subject.checkpoint.folder
-        target = check_output(out, source) if first else Path(out)
-        held_out = _held_out(read, subject)
-        samples = calibration_samples(read, subject, texts)
-        planned = make_plan(subject, read, samples, progress, cache, budget)
-    if not first:
-        return planned.report
-    writing = _writing(read, target, held_out, proof, budget)
-    return publish(subject, planned.plan, planned.traced, planned.report, writing, progress)
+    chosen = named_model(read, model)
+    means = Means(device, device_map, stream, cache, budget, progress)
+    if not proof and texts is None and means.modest:
+        report = run_outlined(read, chosen, out, cache, progress)
+        if report is not None:
+            return report
+    from surgeon.api.running import run_thoroughly
 
-
-def _writing(recipe: Recipe, out: Path, held_out: HeldOut | None, proof: bool, memory: int | None) -> Writing:
-    """What the recipe says of the output, and what was said with the call."""
-    return Writing(
-        out=out,
-        dtype=getattr(torch, recipe.export.dtype) if recipe.export.dtype else None,
-        shard_size=recipe.export.shard_size,
-        recipe=recipe.dump(),
-        held_out=held_out,
-        proof=proof,
-        memory=memory,
-    )
+    return run_thoroughly(read, chosen, out, texts, means, proof)
 
 
 def named_model(recipe: Recipe, model: ModelLike | None) -> ModelLike:
@@ -107,11 +91,3 @@ def named_model(recipe: Recipe, model: ModelLike | None) -> ModelLike:
     if found is None:
         raise InputError("no model was given", hint="--model, or model: in the recipe")
     return found
-
-
-def _held_out(recipe: Recipe, subject: Subject) -> HeldOut | None:
-    ids = evaluation_ids(recipe, subject)
-    if ids is None or recipe.evaluation is None:
-        return None
-    protocol = protocol_for(subject, recipe.evaluation.window, recipe.evaluation.stride)
-    return HeldOut(ids, protocol, None if subject.checkpoint is None else subject.tokenizer())

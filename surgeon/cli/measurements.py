@@ -17,7 +17,7 @@ def measurements(cache: Path | None, no_cache: bool) -> Path | None:
     Raises:
         InputError: a folder was asked for and not to be used.
     """
-    from surgeon.io.statistics_cache import default_cache
+    from surgeon.io.cache_folder import default_cache
 
     if no_cache:
         if cache is not None:

@@ -5,10 +5,13 @@ What is named here is imported when it is first used: copying files needs neithe
 
 from __future__ import annotations
 
-import importlib
+import sys
 from typing import TYPE_CHECKING
 
+from surgeon.deferred import Deferred
+
 if TYPE_CHECKING:
+    from surgeon.io.cache_folder import default_cache
     from surgeon.io.checkpoint import Checkpoint
     from surgeon.io.disk_source import DiskSource
     from surgeon.io.documents import check_file, read_document, write_document, write_page
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from surgeon.io.modeling_file import has_own_code
     from surgeon.io.plan_files import read_plan, write_plan
     from surgeon.io.publish import check_output, check_space, publishing
-    from surgeon.io.statistics_cache import StatisticsCache, default_cache
+    from surgeon.io.statistics_cache import StatisticsCache
     from surgeon.io.texts import TextFile, read_texts
     from surgeon.io.writer import bytes_needed, write_checkpoint
 
@@ -52,7 +55,7 @@ _HOMES = {
     "check_finite": "loading",
     "check_output": "publish",
     "check_space": "publish",
-    "default_cache": "statistics_cache",
+    "default_cache": "cache_folder",
     "has_own_code": "modeling_file",
     "publishing": "publish",
     "read_document": "documents",
@@ -65,8 +68,4 @@ _HOMES = {
 }
 """The file of this package that each name is in."""
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+sys.modules[__name__].__class__ = Deferred

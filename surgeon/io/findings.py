@@ -19,23 +19,22 @@ import sys
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedConfig
 
 from surgeon.errors import RebuildError
 from surgeon.graph import Graph
+from surgeon.io.data_pickle import DataUnpickler
 from surgeon.io.own_code import own_code
 from surgeon.rebuild import ConfigSpace
 from surgeon.rebuild.skeleton import architecture
 from surgeon.trace.rule import rules
 
-__all__ = ["Findings"]
+__all__ = ["FINDING", "STANDING_ON", "Findings", "findings_key"]
 
 FINDING = ("trace", "rebuild", "graph", "plan")
 """Parts of this package whose code decides what is found."""
 STANDING_ON = ("torch", "transformers", "networkx")
-BUILTINS = frozenset({"set", "frozenset", "slice", "range", "complex"})
 MOST = 200
 """Models that are kept; those that were not used for the longest time go."""
 
@@ -48,7 +47,7 @@ class Findings:
 
     def load(self, config: PreTrainedConfig) -> tuple[Graph, ConfigSpace] | None:
         """What was found of the model that `config` builds; None where nothing is known."""
-        key = _key(config)
+        key = findings_key(config)
         if key is None:
             return None
         file = self._place(key)
@@ -64,7 +63,7 @@ class Findings:
 
     def save(self, config: PreTrainedConfig, graph: Graph, space: ConfigSpace) -> None:
         """Keep what was found; where that cannot be done, nothing is."""
-        key = _key(config)
+        key = findings_key(config)
         if key is None:
             return
         file = self._place(key)
@@ -85,33 +84,21 @@ class Findings:
         return self.folder / f"{hashlib.sha256(key).hexdigest()}.pickle"
 
 
-class _Data(pickle.Unpickler):
-    """Refuses whatever is no plain data."""
+class _Data(DataUnpickler):
+    """Takes graphs of networkx, configs, and types of numbers too."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        """The class that a pickle names.
-
-        Raises:
-            UnpicklingError: it is none that findings are made of.
-        """
-        part = module.partition(".")[0]
-        found = super().find_class(module, name) if self._may_hold(part, name) else None
-        if part == "transformers" and not (isinstance(found, type) and issubclass(found, PreTrainedConfig)):
-            found = None
-        if found is None or (part in ("surgeon", "networkx") and not isinstance(found, type)):
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of what is found of a model")
-        return found
-
-    @staticmethod
-    def _may_hold(part: str, name: str) -> bool:
-        if part == "builtins":
-            return name in BUILTINS
+    def may_hold(self, part: str, name: str) -> bool:
         if part == "torch":
             return name in ("float16", "bfloat16", "float32", "float64")
-        return part in ("surgeon", "networkx", "transformers", "fractions", "collections")
+        return part in ("networkx", "transformers") or super().may_hold(part, name)
+
+    def is_data(self, part: str, found: object) -> bool:
+        if part == "transformers":
+            return isinstance(found, type) and issubclass(found, PreTrainedConfig)
+        return super().is_data(part, found) and (part != "networkx" or isinstance(found, type))
 
 
-def _key(config: PreTrainedConfig) -> bytes | None:
+def findings_key(config: PreTrainedConfig) -> bytes | None:
     """All that findings depend on, in one line; None where that cannot be told."""
     if any(not rules.origin(name).startswith("surgeon.") for name in rules.names()):
         return None

@@ -1,26 +1,19 @@
 """A Plan on disk: ``plan.json``, and the tensors that it assigns in a safetensors file beside it.
 
-Not here: what the document says (`surgeon.plan.document`).
+Not here: what the document says (`surgeon.plan.document`), and the tensors (`plan_values`), which are read
+and written by torch where there are any.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
-
-from surgeon.errors import CheckpointError, InputError
+from surgeon.errors import InputError
 from surgeon.graph import Graph
-from surgeon.io.disk_layout import piece_of
-from surgeon.io.disk_source import DiskTensor
 from surgeon.io.documents import read_document, write_document
-from surgeon.io.header import read_header
-from surgeon.io.shards import write_file
-from surgeon.io.slices import Files
 from surgeon.plan import Plan
 from surgeon.plan.document import plan_document, plan_from_document
-from surgeon.rebuild.lazy import as_lazy
-from surgeon.rebuild.unread import Unread
 
 __all__ = ["read_plan", "write_plan"]
 
@@ -34,15 +27,16 @@ def write_plan(plan: Plan, graph: Graph, path: str | Path) -> None:
         InputError: a file cannot be written.
     """
     file = Path(path).expanduser()
-    values = {name: value for name, value in plan.values.items() if isinstance(value, Tensor)}
     beside = file.with_suffix(".safetensors")
-    if values:
+    if plan.values:
+        from surgeon.io.plan_values import write_values
+
         try:
             file.unlink(missing_ok=True)
-            write_file(beside, [piece_of(name, as_lazy(value)) for name, value in values.items()])
         except OSError as error:
-            raise InputError(f"{beside} cannot be written: {error.strerror}") from error
-    write_document(plan_document(plan, graph, beside.name if values else None), file)
+            raise InputError(f"{file} cannot be written: {error.strerror}") from error
+        write_values(plan.values, beside)  # type: ignore[arg-type]  # plans know no torch
+    write_document(plan_document(plan, graph, beside.name if plan.values else None), file)
 
 
 def read_plan(path: str | Path, graph: Graph | None = None) -> Plan:
@@ -57,18 +51,12 @@ def read_plan(path: str | Path, graph: Graph | None = None) -> Plan:
     """
     file = Path(path).expanduser()
     document = read_document(file)
-    values: dict[str, Tensor] = {}
+    values: Mapping[str, object] = {}
     name = document.get("values") if isinstance(document, dict) else None
     if isinstance(name, str) and Path(name).name == name:
-        try:
-            files = Files()
-            stored = read_header(file.with_name(name))
-            values = {name: Unread(DiskTensor(header, files)) for name, header in stored.items()}
-        except CheckpointError as error:
-            raise InputError(
-                f"the tensors of {file} cannot be read from {file.with_name(name)}: {error.message}",
-                hint=f"put {name} beside {file.name}",
-            ) from error
+        from surgeon.io.plan_values import read_values
+
+        values = read_values(file, file.with_name(name))
     plan = plan_from_document(document, graph, values)
     if set(plan.assigned) != set(values):
         different = sorted(set(plan.assigned) ^ set(values))

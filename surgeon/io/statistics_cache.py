@@ -22,7 +22,7 @@ from torch import Tensor
 from surgeon.errors import InputError
 from surgeon.io.own_code import own_code
 
-__all__ = ["StatisticsCache", "default_cache"]
+__all__ = ["StatisticsCache"]
 
 LIMIT = 20 * 10**9
 """Bytes that the folder may grow to."""
@@ -30,15 +30,6 @@ FORGOTTEN = 3600
 """Seconds after which a file that was being written is taken for the leftover of a killed run."""
 MEASURING = ("calibrate", "criteria", "evaluate", "rebuild", "repair", "graph", "plan")
 """Parts of this package whose code decides what a measurement is."""
-
-
-def default_cache() -> Path:
-    """``$SURGEON_CACHE``, or ``surgeon`` in the user's folder for caches."""
-    said = os.environ.get("SURGEON_CACHE")
-    if said:
-        return Path(said).expanduser()
-    above = os.environ.get("XDG_CACHE_HOME")
-    return (Path(above) if above else Path.home() / ".cache") / "surgeon"
 
 
 class StatisticsCache:

@@ -1,6 +1,7 @@
 """Edits, composition, checks, cost and Report. Without torch."""
 
 from surgeon.plan.amount import Amount
+from surgeon.plan.answers import AnsweredLimits, Answers, Unanswered, structure_of
 from surgeon.plan.check import check_plan
 from surgeon.plan.cost import kv_cache_elements, parameters_after, shapes_after, sizes, unit_cost
 from surgeon.plan.cuts import Cuts, cuts_of
@@ -16,6 +17,8 @@ from surgeon.plan.tagged import tagged_field
 
 __all__ = [
     "Amount",
+    "AnsweredLimits",
+    "Answers",
     "Assign",
     "Choice",
     "Cost",
@@ -34,6 +37,7 @@ __all__ = [
     "Refused",
     "Report",
     "StepRecord",
+    "Unanswered",
     "Unlimited",
     "check_plan",
     "cuts_of",
@@ -49,6 +53,7 @@ __all__ = [
     "shapes_after",
     "silent_params",
     "sizes",
+    "structure_of",
     "tagged_field",
     "traced_edits",
     "unit_cost",

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from surgeon.errors import InputError
-from surgeon.io.statistics_cache import StatisticsCache, default_cache
+from surgeon.io.cache_folder import default_cache
+from surgeon.io.statistics_cache import StatisticsCache
 
 TENSORS = {"of/a.weight": torch.arange(6.0, dtype=torch.float64).view(2, 3), "loss": torch.tensor(1.5)}
 
