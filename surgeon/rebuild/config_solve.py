@@ -17,6 +17,7 @@ from surgeon.errors import InfeasibleError, RebuildError
 from surgeon.graph import Graph
 from surgeon.plan import Plan, cuts_of, dropped_parts
 from surgeon.plan.report import LedgerRow
+from surgeon.rebuild.config_cache import cache_fault
 from surgeon.rebuild.config_clamp import clamped
 from surgeon.rebuild.config_depth import Depth
 from surgeon.rebuild.config_ids import removed_ids, renumbered
@@ -70,11 +71,26 @@ def solve(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
         if plan.dropped:
             before = measure(space.config)
             config, scaled = rescaled(before, config, _moved_modules(before, plan, graph))
+            _check_cache(space.config, config)
         _check_whole(space.config, config, plan, graph)
     except RebuildError as error:
         raise InfeasibleError(f"the planned model's config is refused: {error.message}") from error
     ledger = _ledger(space, target, changes, config)
     return Solution(config, (*ledger, *_rows(space, scaled, _SCALED), *_rows(space, ids, _MOVED)))
+
+
+def _check_cache(old: PreTrainedConfig, new: PreTrainedConfig) -> None:
+    """Refuse to drop the last block that a cache needs.
+
+    Raises:
+        InfeasibleError: stock transformers could generate with a cache before, and cannot any more.
+    """
+    fault = cache_fault(old, new)
+    if fault is not None:
+        raise InfeasibleError(
+            f"stock transformers makes no cache that works for the blocks that are left: {fault}",
+            hint="keep one of the blocks with attention",
+        )
 
 
 def _moved_modules(before: Signature, plan: Plan, graph: Graph) -> dict[str, str]:
