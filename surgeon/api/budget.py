@@ -64,7 +64,9 @@ def streamed_block(graph: Graph, steps: Iterable[object], dtype: torch.dtype) ->
     for step in steps:
         if isinstance(step, Operation):
             backward = any(key.gradients for key in step.needs())
-            found += [4 * block * width] if backward else []  # weights, gradients, their sum, what is scored
+            if backward:
+                found += [4 * block * width]  # weights, gradients, their sum, what is scored
+                found += [_largest_outside(graph) * (width + dtype.itemsize)]  # the head, held
             found += [_fit(graph, step)]
     return resident() + max(found) + PIECES * PIECE
 
@@ -81,6 +83,13 @@ def _block(graph: Graph) -> tuple[int, int]:
     }
     largest = max((max(own, default=0) for own in sizes.values()), default=0)
     return max(map(sum, sizes.values()), default=0), largest
+
+
+def _largest_outside(graph: Graph) -> int:
+    """Elements of the largest tensor that lies in no Block."""
+    inside = tuple(f"{block.name}." for block in graph.blocks)
+    own = [prod(p.shape) for name, p in graph.parameters.items() if not name.startswith(inside)]
+    return max(own, default=0)
 
 
 def _fit(graph: Graph, step: Operation) -> int:

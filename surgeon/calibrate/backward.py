@@ -8,16 +8,19 @@ Statistic a file).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from surgeon.calibrate.gather import check_gradients, finite_loss, joined, next_token_loss
+from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.statistic import Observation, Run, Statistic
 from surgeon.calibrate.taps import Taps
-from surgeon.calibrate.walk import Walk
+from surgeon.calibrate.walk import Forward, Walk
 from surgeon.errors import SurgeonError
 from surgeon.rebuild import MaskedView
 
@@ -51,18 +54,27 @@ class Sweep:
         Raises:
             SurgeonError: a loss or a gradient is not finite.
         """
-        forward = self.view.fixed(self.walk.blocks)
         self.walk.at = len(self.walk.blocks)
-        for number, batch in enumerate(self.walk.batches):
-            if batch.predicted == 0:
-                self.losses.append(0.0)
-                self.flowing.append(None)
-                continue
-            state = self.walk.states[number].detach().requires_grad_()
-            output = self.walk.finish(forward, number, state)
-            loss = next_token_loss(output.logits, batch)  # type: ignore[attr-defined]
-            self.losses.append(finite_loss(loss, self._where(number)))
-            self.flowing.append(torch.autograd.grad(loss, state)[0])
+        with closing(self._forwards()) as forwards:
+            for number, batch in enumerate(self.walk.batches):
+                found = self._lost(next(forwards), number, batch) if batch.predicted else (0.0, None)
+                self.losses.append(found[0])
+                self.flowing.append(found[1])
+
+    def _forwards(self) -> Generator[Forward]:
+        """Forward passes: during the first it is seen what runs behind the Blocks, and then held."""
+        with _running_behind(self.walk) as behind:
+            yield self.view.fixed(self.walk.blocks)
+        held = self.view.fixed(self.walk.blocks, *behind)
+        while True:
+            yield held
+
+    def _lost(self, forward: Forward, number: int, batch: Samples) -> tuple[float, Tensor]:
+        """The loss of a batch, and its gradient by the state behind the Blocks."""
+        state = self.walk.states[number].detach().requires_grad_()
+        output = self.walk.finish(forward, number, state)
+        loss = next_token_loss(output.logits, batch)  # type: ignore[attr-defined]
+        return finite_loss(loss, self._where(number)), torch.autograd.grad(loss, state)[0]
 
     def state(self) -> dict[str, Tensor]:
         """What flows back and the losses, by name."""
@@ -109,6 +121,25 @@ class Sweep:
     def _where(self, number: int) -> str:
         done = sum(map(len, self.walk.batches[:number]))
         return f"calibration samples {done} to {done + len(self.walk.batches[number]) - 1}"
+
+
+@contextmanager
+def _running_behind(walk: Walk) -> Iterator[list[str]]:
+    """Filled with the paths of modules with tensors of their own that run behind the last Block."""
+    found: list[str] = []
+    inside = tuple(f"{block}." for block in walk.blocks)
+    last = walk.module.get_submodule(walk.blocks[-1])
+    with ExitStack() as hooks:
+        hooks.callback(last.register_forward_hook(lambda *_: found.clear()).remove)
+        for path, part in walk.module.named_modules():
+            if not f"{path}.".startswith(inside) and any(True for _ in part.parameters(recurse=False)):
+                note = partial(_note, found, path)
+                hooks.callback(part.register_forward_pre_hook(note).remove)
+        yield found
+
+
+def _note(found: list[str], path: str, *_: object) -> None:
+    found.append(path)
 
 
 def check_apart(view: MaskedView, blocks: Collection[str], params: Collection[str]) -> None:

@@ -73,20 +73,19 @@ class MaskedView(nn.Module):
         """What the module returns, with the plan in force."""
         return self._call(self.tensors(), *args, **kwargs)
 
-    def fixed(self, unused: Collection[str] = (), held: str | None = None) -> Callable[..., object]:
+    def fixed(self, unused: Collection[str] = (), *held: str) -> Callable[..., object]:
         """`forward` with the tensors that are in force now, made once: for many calls without gradients.
 
         Args:
             unused: paths of modules that will not run; their tensors are not made.
-            held: path of a module whose tensors are read once, where they lie on disk.
+            held: paths of modules whose tensors are read once, where they lie on disk.
         """
+        inside = tuple(f"{path}." for path in held)
         with torch.no_grad():
             tensors = self.tensors(unused)
-            if held is not None:
-                own = {n: t for n, t in all_tensors(self.module).items() if n.startswith(f"{held}.")}
-                unread = {n: t for n, t in (own | tensors).items() if n in own and isinstance(t, Unread)}
-                tensors |= {name: tensor.values() for name, tensor in unread.items()}
-            return partial(self._call, tensors)
+            own = {n: t for n, t in all_tensors(self.module).items() if n.startswith(inside)}
+            unread = {n: t for n, t in (own | tensors).items() if n in own and isinstance(t, Unread)}
+            return partial(self._call, tensors | {name: tensor.values() for name, tensor in unread.items()})
 
     def learning(
         self, unused: Collection[str], held: str, params: Collection[str]
