@@ -23,7 +23,7 @@ Norm = Literal["l1", "l2"]
 BLOCK = 1 << 16
 """Elements that are looked at together."""
 THREADS = 2
-"""Blocks that are looked at at the same time."""
+"""Parts of a tensor that are looked at at the same time, each block by block."""
 
 
 def powers(weights: TensorSource, param: str, dim: int, norm: Norm) -> npt.NDArray[np.float64]:
@@ -35,15 +35,18 @@ def powers(weights: TensorSource, param: str, dim: int, norm: Norm) -> npt.NDArr
     step = max(1, BLOCK // max(1, prod(others)))
     read = numbers_of(weights)
 
-    def part(start: int) -> npt.NDArray[np.float64]:
-        return _summed(read(param, start, min(start + step, size)), dim, norm)
+    def part(starts: range) -> npt.NDArray[np.float64]:
+        sums = [_summed(read(param, start, min(start + step, size)), dim, norm) for start in starts]
+        return np.concatenate(sums) if dim == 0 else np.sum(sums, axis=0)
 
     starts = range(0, size or 1, step)
-    if len(starts) == 1:
-        parts = [part(0)]
+    share = -(-len(starts) // THREADS)
+    shares = [starts[at : at + share] for at in range(0, len(starts), share)]
+    if len(shares) == 1:
+        parts = [part(shares[0])]
     else:
         with ThreadPoolExecutor(THREADS) as threads:
-            parts = list(threads.map(part, starts))
+            parts = list(threads.map(part, shares))
     found = np.concatenate(parts) if dim == 0 else np.sum(parts, axis=0)
     if not np.isfinite(found).all():
         weights.get(param)  # which says where it comes from, if it is a source that knows
