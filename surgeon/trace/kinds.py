@@ -60,7 +60,19 @@ def kind_of(found: Occurrences, around: Surroundings, role: SublayerRole | None)
         return _head_kind(found, around)
     if "head_dim" in atom.marks:
         return "head_dim"
-    return "ffn" if _between_streams(found, around) else "channel"
+    return _middle_kind(found, around) if _between_streams(found, around) else "channel"
+
+
+def _middle_kind(found: Occurrences, around: Surroundings) -> AxisKind:
+    """What lies between two passes of the stream: an MLP's width, but for heads and for copies of the stream.
+
+    Heads of a convolution own a head's width, as those of attention do, and no score tells them apart.
+    """
+    outer, inner = around.encloses(found)
+    if any(other.id in around.hidden for other in (*outer, *inner)):
+        return "channel"
+    heads = any("head" in other.marks for other in (*outer, *inner))
+    return "kv_group" if any("head_dim" in other.marks for other in inner) and not heads else "ffn"
 
 
 def _head_kind(found: Occurrences, around: Surroundings) -> AxisKind:
