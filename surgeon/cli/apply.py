@@ -40,6 +40,7 @@ def command(
             from surgeon.api.copying import copy
 
             if copy(plan, model=model, out=out, shard_size=max_shard_size, progress=told):
+                told.rest()
                 _tell_copied(out, json)
                 return
         from surgeon.api.replay import replay
@@ -56,12 +57,13 @@ def command(
             cache=measurements(cache, no_cache),
             progress=told,
         )
-    if json:
-        print_json(report.to_dict())
-        return
-    print_steps(report)
-    print_measured(report)
-    say(f"written: {out}")
+        told.rest()
+        if json:
+            print_json(report.to_dict())
+            return
+        print_steps(report)
+        print_measured(report)
+        say(f"written: {out}")
 
 
 def _tell_copied(out: Path, json: bool) -> None:

@@ -16,56 +16,74 @@ from pathlib import Path
 
 from surgeon.cli.console import stage_names
 
-__all__ = ["gauge"]
+__all__ = ["Gauge", "gauge"]
 
 Told = Callable[[str, int, int | None], None]
 PAUSE = 0.2
 """Seconds between two events of one stage."""
 SHOWN = 0.1
 """Seconds from which on a stage is worth a place in the summary."""
+START, REPORT = "start", "report"
+"""What is done before the first stage, and behind the last one."""
+BEGAN = 19
+"""Place, behind the name of a process, of when it began, in what the system tells of it."""
+
+
+class Gauge:
+    """Called with stage, done and total, it shows how far the stage is; totals are bytes."""
+
+    def __init__(self, show: Told, hide: Callable[[], None]) -> None:
+        self._show, self._hide = show, hide
+        self._stage, self._since = START, time.monotonic() - running()
+        self.spent: dict[str, float] = {}
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """`done` of `total` of a stage is done."""
+        self.enter(stage)
+        self._show(stage, done, total)
+
+    def rest(self) -> None:
+        """Show nothing any more: what is left is to print results."""
+        self.enter(REPORT)
+        self._hide()
+
+    def enter(self, stage: str) -> None:
+        """What follows is `stage`."""
+        now = time.monotonic()
+        self.spent[self._stage] = round(self.spent.get(self._stage, 0.0) + now - self._since, 3)
+        self._stage, self._since = stage, now
+
+    def summary(self) -> str:
+        """Where the time went, from the start of the process on."""
+        parts = ", ".join(f"{name} {took:.1f} s" for name, took in self.spent.items() if took >= SHOWN)
+        return f"{sum(self.spent.values()):.1f} s: {parts}"
 
 
 @contextmanager
-def gauge(events: bool = False) -> Iterator[Told]:
-    """A function (stage, done, total) that shows how far the stage is; totals are bytes.
+def gauge(events: bool = False) -> Iterator[Gauge]:
+    """Shows stages while the context is open; says where the time went when it is closed.
 
     Args:
         events: JSON lines with ``stage``, ``done``, ``total``, ``seconds`` and ``memory`` (bytes).
     """
     if os.environ.get("RANK", "0") != "0":  # of several processes of a launcher, the first one tells
-        yield lambda stage, done, total: None
+        yield Gauge(lambda stage, done, total: None, lambda: None)
         return
-    clock = _Clock()
     with ExitStack() as stack:
-        show = _events(clock) if events else stack.enter_context(_shown())
-
-        def told(stage: str, done: int, total: int | None) -> None:
-            clock.enter(stage)
-            show(stage, done, total)
-
+        show = _events() if events else stack.enter_context(_shown())
+        told = Gauge(show, stack.close)
         yield told
-    clock.enter("")
+    told.enter("")
     if events:
-        _line({"event": "summary", "seconds": clock.spent, "memory": memory_now()})
-    elif clock.summary():
-        print(f"time: {clock.summary()}", file=sys.stderr)
+        _line({"event": "summary", "seconds": told.spent, "memory": memory_now()})
+    else:
+        print(f"time: {told.summary()}", file=sys.stderr)
 
 
-class _Clock:
-    """Seconds spent in every stage."""
-
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = {}
-        self._stage, self._since = "", time.monotonic()
-
-    def enter(self, stage: str) -> None:
-        now = time.monotonic()
-        name = self._stage or "start"
-        self.spent[name] = round(self.spent.get(name, 0.0) + now - self._since, 3)
-        self._stage, self._since = stage, now
-
-    def summary(self) -> str:
-        return ", ".join(f"{name} {took:.1f} s" for name, took in self.spent.items() if took >= SHOWN)
+def running() -> float:
+    """Seconds since this process began."""
+    ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[BEGAN])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def memory_now() -> int:
@@ -78,7 +96,7 @@ def _line(event: dict[str, object]) -> None:
     print(json.dumps(event), file=sys.stderr, flush=True)
 
 
-def _events(clock: _Clock) -> Told:
+def _events() -> Told:
     last: dict[str, float] = {}
     begun = time.monotonic()
 

@@ -63,12 +63,13 @@ def command(
             memory=memory,
             progress=told,
         )
-    if not reports():
-        return
-    if json:
-        print_json(report.to_dict())
-        return
-    print_steps(report)
-    print_measured(report)
-    say()
-    say(f"written: {out}; report.html in it shows the stack before and after")
+        told.rest()
+        if not reports():
+            return
+        if json:
+            print_json(report.to_dict())
+            return
+        print_steps(report)
+        print_measured(report)
+        say()
+        say(f"written: {out}; report.html in it shows the stack before and after")
