@@ -94,16 +94,14 @@ def _index_fill(tensor: Lazy, dim: int, index: Tensor, value: float) -> Lazy:
     return Filled(tensor, dim % tensor.ndim, cast(Positions, index.cpu().numpy()), value)
 
 
-def _to(tensor: Lazy, *args: object, **kwargs: object) -> Any:
-    """A cast; a device is left to whoever reads."""
-    if args == () and set(kwargs) <= {"dtype", "device"}:
-        dtype = kwargs.get("dtype")
-    elif len(args) == 1 and not kwargs:
-        dtype = args[0] if isinstance(args[0], torch.dtype) else None
-        if dtype is None:
-            return NotImplemented
-    else:
-        return NotImplemented
+def _to(tensor: Lazy, *args: object, **kwargs: object) -> Lazy:
+    """A cast, to a dtype or to that of another tensor; a device is left to whoever reads."""
+    dtype = kwargs.get("dtype")
+    for told in (*args, kwargs.get("other")):
+        if isinstance(told, Tensor | Lazy):
+            dtype = told.dtype
+        elif isinstance(told, torch.dtype):
+            dtype = told
     return tensor if dtype in (None, tensor.dtype) else Cast(tensor, cast(torch.dtype, dtype))
 
 

@@ -49,6 +49,25 @@ def test_functions_in_pieces():
     assert "Unread([13, 5]" in repr(described)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("cpu",),
+        (torch.device("cpu"),),
+        ("cpu", torch.float64),
+        (torch.float64, True),
+        (torch.zeros(1, dtype=torch.float64),),
+    ],
+    ids=str,
+)
+def test_casts_are_described_however_they_are_told(told):
+    weight = torch.randn(3, 4)
+    described = Unread(Value(weight)).to(*told)
+    assert isinstance(described, Unread)
+    assert described.dtype == weight.to(*told).dtype
+    assert torch.equal(described + 1, weight.to(*told) + 1)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_forward_and_generate(small_llama, tied):
     check(small_llama(tie_word_embeddings=tied))
