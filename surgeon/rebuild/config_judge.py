@@ -77,17 +77,12 @@ def odd_numbers(
 
 
 def changed_numbers(
-    before: Mapping[Number, int | float],
-    after: Mapping[Number, int | float],
-    paths: Mapping[str, str] | None = None,
+    before: Mapping[Number, int | float], after: Mapping[Number, int | float]
 ) -> tuple[str, ...]:
-    """Scales, epsilons and other fractions that differ, in words.
-
-    `paths` gives the new module path of each old one; None where no module moved.
-    """
+    """Scales, epsilons and other fractions that differ, in words."""
     faults: list[str] = []
     for (path, attribute), value in before.items():
-        now = after.get((path if paths is None else paths[path], attribute))
+        now = after.get((path, attribute))
         if isinstance(value, float) and now is not None and not same_number(now, value):
             where = f"{path}.{attribute}" if path else attribute
             faults.append(f"{where} {value:.6g} → {now:.6g}")

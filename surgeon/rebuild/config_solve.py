@@ -1,7 +1,7 @@
 """From planned shapes to a config that builds them, with a ledger of what changed, or a refusal.
 
 The values are searched on the shallow model (`config_search`), judged (`config_judge`), then put into
-the whole config together with its new depth, which is built on meta and compared tensor by tensor.
+the whole config together with its new depth, which is built on meta and compared (`config_whole`).
 Not here: which counts a planner may ask for (`config_limits`).
 """
 
@@ -15,22 +15,22 @@ from transformers import PreTrainedConfig
 
 from surgeon.errors import InfeasibleError, RebuildError
 from surgeon.graph import Graph
-from surgeon.plan import Plan, cuts_of, dropped_parts
+from surgeon.plan import Plan, dropped_parts
 from surgeon.plan.report import LedgerRow
-from surgeon.rebuild.config_cache import cache_fault
 from surgeon.rebuild.config_clamp import clamped
 from surgeon.rebuild.config_depth import Depth
 from surgeon.rebuild.config_ids import removed_ids, renumbered
-from surgeon.rebuild.config_judge import changed_constants, changed_numbers, odd_fields, odd_numbers
+from surgeon.rebuild.config_judge import changed_constants, odd_fields, odd_numbers
 from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_scale import rescaled
 from surgeon.rebuild.config_search import Changes, Search
-from surgeon.rebuild.config_target import Target, aim, planned_shapes
+from surgeon.rebuild.config_target import Target, aim
 from surgeon.rebuild.config_tree import entry, leaves, path_text, vary
-from surgeon.rebuild.rebuild import members_of, renamed
-from surgeon.rebuild.signature import Signature, measure
+from surgeon.rebuild.config_whole import ChangedNumber, check_cache, check_whole, differs, moved_modules
+from surgeon.rebuild.rebuild import members_of
+from surgeon.rebuild.signature import measure
 
-__all__ = ["Inexpressible", "Solution", "find_changes", "solve"]
+__all__ = ["Inexpressible", "Solution", "find_changes", "solve", "solve_but_numbers"]
 
 
 _SCALED = "keeps what the blocks compute from it and from their number"
@@ -57,6 +57,22 @@ def solve(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
     Raises:
         InfeasibleError: no config does; the reason, and the numbers.
     """
+    solution, off = solve_but_numbers(space, graph, plan)
+    if off:
+        raise differs([f"constant {number}" for number in off])
+    return solution
+
+
+def solve_but_numbers(
+    space: ConfigSpace, graph: Graph, plan: Plan
+) -> tuple[Solution, tuple[ChangedNumber, ...]]:
+    """The config that builds the planned shapes, and numbers of modules that it computes otherwise.
+
+    Such as a scale made of the depth, where blocks are dropped and no field gives the old one.
+
+    Raises:
+        InfeasibleError: no config builds the shapes; the reason, and the numbers.
+    """
     _refuse_parts(plan, graph)
     target = aim(plan, graph, space.shallow)
     changes = find_changes(space, target)
@@ -70,33 +86,14 @@ def solve(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
         scaled: Changes = {}
         if plan.dropped:
             before = measure(space.config)
-            config, scaled = rescaled(before, config, _moved_modules(before, plan, graph))
-            _check_cache(space.config, config)
-        _check_whole(space.config, config, plan, graph)
+            config, scaled = rescaled(before, config, moved_modules(before, plan, graph))
+            check_cache(space.config, config)
+        off = check_whole(space.config, config, plan, graph)
     except RebuildError as error:
         raise InfeasibleError(f"the planned model's config is refused: {error.message}") from error
     ledger = _ledger(space, target, changes, config)
-    return Solution(config, (*ledger, *_rows(space, scaled, _SCALED), *_rows(space, ids, _MOVED)))
-
-
-def _check_cache(old: PreTrainedConfig, new: PreTrainedConfig) -> None:
-    """Refuse to drop the last block that a cache needs.
-
-    Raises:
-        InfeasibleError: stock transformers could generate with a cache before, and cannot any more.
-    """
-    fault = cache_fault(old, new)
-    if fault is not None:
-        raise InfeasibleError(
-            f"stock transformers makes no cache that works for the blocks that are left: {fault}",
-            hint="keep one of the blocks with attention",
-        )
-
-
-def _moved_modules(before: Signature, plan: Plan, graph: Graph) -> dict[str, str]:
-    """New module path of every module with numbers that is left, by its old one."""
-    paths = tuple(f"{path}." for path in {path for path, _ in before.numbers})
-    return {name.rstrip("."): now.rstrip(".") for name, now in renamed(paths, plan, graph).items()}
+    rows = (*ledger, *_rows(space, scaled, _SCALED), *_rows(space, ids, _MOVED))
+    return Solution(config, rows), off
 
 
 def _rows(space: ConfigSpace, changed: Changes, why: str) -> tuple[LedgerRow, ...]:
@@ -210,34 +207,6 @@ def _kept_blocks(depth: Depth, plan: Plan, graph: Graph) -> tuple[int, ...]:
             hint="drop the blocks at the same places of each",
         )
     return next(iter(kept.values()))
-
-
-def _check_whole(old: PreTrainedConfig, new: PreTrainedConfig, plan: Plan, graph: Graph) -> None:
-    """Every tensor of the whole new model has its planned shape, and every module its constants.
-
-    Raises:
-        InfeasibleError: all differences listed.
-    """
-    before, after = measure(old), measure(new)
-    names = renamed(tuple(graph.parameters), plan, graph)
-    shapes = planned_shapes(cuts_of(plan, graph), graph)
-    computed = {name for name, p in graph.parameters.items() if p.buffer and not p.stored}
-    planned = {
-        now: shapes[name]
-        for name, now in names.items()
-        if now in after.shapes or name not in computed or not plan.dropped
-    }
-    faults = [
-        f"{name}: planned {planned.get(name, 'absent')}, the config builds {after.shapes.get(name, 'absent')}"
-        for name in sorted(planned.keys() | after.shapes.keys())
-        if planned.get(name) != after.shapes.get(name)
-    ]
-    moved = _moved_modules(before, plan, graph)
-    kept = {key: value for key, value in before.numbers.items() if key[0] in moved}
-    faults += [f"constant {fault}" for fault in changed_numbers(kept, after.numbers, moved)]
-    if faults:
-        lines = "\n".join(f"  {fault}" for fault in faults)
-        raise InfeasibleError(f"the config does not build the planned model:\n{lines}")
 
 
 def _ledger(

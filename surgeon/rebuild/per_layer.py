@@ -9,7 +9,7 @@ config. Not here: the class that reads the table (`per_layer_model`).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pydantic import JsonValue
@@ -21,8 +21,9 @@ from surgeon.plan import DropBlock, Edit, Keep, Plan, dropped_parts, gone_module
 from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_probe import ConfigSpace
-from surgeon.rebuild.config_solve import Solution, find_changes, solve
+from surgeon.rebuild.config_solve import Solution, find_changes, solve, solve_but_numbers
 from surgeon.rebuild.config_target import Width, aim
+from surgeon.rebuild.config_whole import ChangedNumber, changed_numbers_of, differs
 from surgeon.rebuild.per_layer_class import TABLE, auto_map
 from surgeon.rebuild.per_layer_parts import BlockParts, Narrowing, parts_of
 from surgeon.rebuild.per_layer_spread import check_differences, left_shapes, solve_spread, spread
@@ -76,7 +77,7 @@ def _by_block(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
     """Each block by itself; what they share by fields of the config."""
     _check_parts(plan, graph)
     shared = _expressible_part(space, graph, plan)
-    base = solve(space, graph, shared)
+    base, off = solve_but_numbers(space, graph, shared)
     planned = left_shapes(plan, graph)
     built = measure(base.config)
     absent = _absent(plan, graph)
@@ -94,9 +95,13 @@ def _by_block(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
         if narrowing.key not in solved:
             solved[narrowing.key] = parts_of(space, shallow, narrowing)
         parts[now] = solved[narrowing.key]
-    config = _written(base.config, parts, graph)
-    if measure(config).shapes != planned:
+    numbers = tuple(number for number in off if not f"{number.path}.".startswith(gone))
+    config = _written(base.config, parts, numbers, graph)
+    written = measure(config)
+    if written.shapes != planned:
         raise InfeasibleError("the per-layer config does not build the planned shapes")
+    if faults := changed_numbers_of(measure(space.config), written, plan, graph) if off else ():
+        raise differs([f"constant {number}" for number in faults])
     return Solution(config, (*base.ledger, *_ledger(base.config, parts)))
 
 
@@ -187,8 +192,16 @@ def _narrowing(
     return Narrowing(shown, shapes, widths)
 
 
-def _written(config: PreTrainedConfig, parts: Mapping[str, BlockParts], graph: Graph) -> PreTrainedConfig:
-    """`config` with the table, the fields of each layer, and where the class that reads them is found."""
+def _written(
+    config: PreTrainedConfig,
+    parts: Mapping[str, BlockParts],
+    numbers: Sequence[ChangedNumber],
+    graph: Graph,
+) -> PreTrainedConfig:
+    """`config` with the table, the fields of each layer, and where the class that reads them is found.
+
+    The `numbers` stand in the table as attributes of their modules.
+    """
     stock = architecture(config)
     fields = _fields(config, parts)
     table: dict[str, Row] = {}
@@ -197,10 +210,12 @@ def _written(config: PreTrainedConfig, parts: Mapping[str, BlockParts], graph: G
             table[f"{block}.{path}" if path else block] = dict(row)
         for path in found.readers if fields[block] else ():
             table.setdefault(f"{block}.{path}" if path else block, {})["config"] = dict(fields[block])
+    for number in numbers:
+        table.setdefault(number.path, {})[number.name] = number.old
     usual = _usual(config, parts)
     for path in readers(skeleton(config)) if usual else ():
         if not path.startswith(tuple(f"{block}." for block in parts)) and path not in parts:
-            table[path] = {"config": usual}
+            table.setdefault(path, {})["config"] = usual
     new = copy.deepcopy(config)
     setattr(new, TABLE, table)
     new.auto_map = auto_map(stock, config)  # type: ignore[attr-defined]  # a field of any config

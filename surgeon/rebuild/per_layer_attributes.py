@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from surgeon.rebuild.config_probe import ConfigSpace
 from surgeon.rebuild.signature import Shape
 
-__all__ = ["followed", "own_numbers", "own_tensors"]
+__all__ = ["followed", "own_numbers", "own_tensors", "shape_attributes"]
 
 
 def followed(
@@ -55,6 +55,12 @@ def own_tensors(part: nn.Module) -> dict[str, Tensor]:
 def own_numbers(part: nn.Module) -> list[tuple[str, int]]:
     """Attributes of the module itself that are whole numbers."""
     return [(name, value) for name, value in vars(part).items() if type(value) is int]
+
+
+def shape_attributes(part: nn.Module, tensor: str) -> list[str]:
+    """Attributes of the module itself that are the whole shape of one of its tensors, as a norm keeps it."""
+    shape = tuple(own_tensors(part)[tensor].shape)
+    return [name for name, value in vars(part).items() if type(value) is tuple and value == shape]
 
 
 def _equals(part: nn.Module, name: str, tensor: str, dim: int) -> bool:

@@ -21,7 +21,7 @@ from surgeon.rebuild.config_probe import ConfigSpace, Field
 from surgeon.rebuild.config_target import Width
 from surgeon.rebuild.config_tree import leaves
 from surgeon.rebuild.per_layer_absent import absent_rows
-from surgeon.rebuild.per_layer_attributes import followed, own_numbers, own_tensors
+from surgeon.rebuild.per_layer_attributes import followed, own_numbers, own_tensors, shape_attributes
 from surgeon.rebuild.per_layer_trial import Choice, Row, first_that_runs, readers
 from surgeon.rebuild.signature import Shape
 from surgeon.rebuild.skeleton import skeleton
@@ -92,6 +92,8 @@ def parts_of(space: ConfigSpace, config: PreTrainedConfig, narrowing: Narrowing)
     for name, shape in narrowing.shapes.items():
         path, _, leaf = name.rpartition(".")
         rows.setdefault(path, {})[leaf] = list(shape)
+        for attribute in shape_attributes(own.get_submodule(path), leaf):
+            rows[path][attribute] = list(shape)
     choices = list(_choices(space, config, module, narrowing, before))
     choices = choices if narrowing.block else _alike(own, choices)
     chosen, reshaping = first_that_runs(module, narrowing.block, rows, choices)
