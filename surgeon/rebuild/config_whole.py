@@ -17,9 +17,17 @@ from surgeon.rebuild.config_cache import cache_fault
 from surgeon.rebuild.config_judge import same_number
 from surgeon.rebuild.config_target import planned_shapes
 from surgeon.rebuild.rebuild import renamed
-from surgeon.rebuild.signature import Signature, measure
+from surgeon.rebuild.signature import Shape, Signature, measure
 
-__all__ = ["ChangedNumber", "changed_numbers_of", "check_cache", "check_whole", "differs", "moved_modules"]
+__all__ = [
+    "ChangedNumber",
+    "changed_numbers_of",
+    "check_cache",
+    "check_whole",
+    "differs",
+    "left_shapes",
+    "moved_modules",
+]
 
 
 class ChangedNumber(NamedTuple):
@@ -45,14 +53,7 @@ def check_whole(
         InfeasibleError: all differences of shapes listed.
     """
     before, after = measure(old), measure(new)
-    names = renamed(tuple(graph.parameters), plan, graph)
-    shapes = planned_shapes(cuts_of(plan, graph), graph)
-    computed = {name for name, p in graph.parameters.items() if p.buffer and not p.stored}
-    planned = {
-        now: shapes[name]
-        for name, now in names.items()
-        if now in after.shapes or name not in computed or not plan.dropped
-    }
+    planned = left_shapes(plan, graph, after)
     faults = [
         f"{name}: planned {planned.get(name, 'absent')}, the config builds {after.shapes.get(name, 'absent')}"
         for name in sorted(planned.keys() | after.shapes.keys())
@@ -62,6 +63,20 @@ def check_whole(
     if faults:
         raise differs([*faults, *(f"constant {number}" for number in off)])
     return off
+
+
+def left_shapes(plan: Plan, graph: Graph, built: Signature) -> dict[str, Shape]:
+    """Shape of every tensor that `plan` leaves, under its new name.
+
+    What is computed, and not `built` once blocks are gone, went with them: the rotation of a sort of layer.
+    """
+    shapes = planned_shapes(cuts_of(plan, graph), graph)
+    computed = {name for name, p in graph.parameters.items() if p.buffer and not p.stored}
+    return {
+        now: shapes[name]
+        for name, now in renamed(tuple(graph.parameters), plan, graph).items()
+        if now in built.shapes or name not in computed or not plan.dropped
+    }
 
 
 def changed_numbers_of(

@@ -23,10 +23,10 @@ from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_probe import ConfigSpace
 from surgeon.rebuild.config_solve import Solution, find_changes, solve, solve_but_numbers
 from surgeon.rebuild.config_target import Width, aim
-from surgeon.rebuild.config_whole import ChangedNumber, changed_numbers_of, differs
+from surgeon.rebuild.config_whole import ChangedNumber, changed_numbers_of, differs, left_shapes
 from surgeon.rebuild.per_layer_class import TABLE, auto_map
 from surgeon.rebuild.per_layer_parts import BlockParts, Narrowing, parts_of
-from surgeon.rebuild.per_layer_spread import check_differences, left_shapes, solve_spread, spread
+from surgeon.rebuild.per_layer_spread import check_differences, solve_spread, spread
 from surgeon.rebuild.per_layer_trial import Row, readers
 from surgeon.rebuild.rebuild import renamed
 from surgeon.rebuild.signature import Shape, Signature, measure
@@ -78,8 +78,8 @@ def _by_block(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
     _check_parts(plan, graph)
     shared = _expressible_part(space, graph, plan)
     base, off = solve_but_numbers(space, graph, shared)
-    planned = left_shapes(plan, graph)
     built = measure(base.config)
+    planned = left_shapes(plan, graph, built)
     absent = _absent(plan, graph)
     gone = tuple(f"{path}." for path in absent)
     check_differences(

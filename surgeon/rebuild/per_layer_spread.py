@@ -15,12 +15,13 @@ from transformers import PreTrainedConfig
 
 from surgeon.errors import InfeasibleError
 from surgeon.graph import Graph
-from surgeon.plan import DropBlock, Keep, Plan, cuts_of, dropped_parts
+from surgeon.plan import DropBlock, Keep, Plan, dropped_parts
 from surgeon.plan.report import LedgerRow
 from surgeon.rebuild.config_limits import ConfigLimits
 from surgeon.rebuild.config_probe import ConfigSpace
 from surgeon.rebuild.config_solve import Solution, find_changes, solve
-from surgeon.rebuild.config_target import Width, aim, planned_shapes
+from surgeon.rebuild.config_target import Width, aim
+from surgeon.rebuild.config_whole import left_shapes
 from surgeon.rebuild.per_layer_class import TABLE, auto_map
 from surgeon.rebuild.per_layer_parts import BlockParts, Narrowing, parts_of
 from surgeon.rebuild.per_layer_trial import Row, readers
@@ -28,7 +29,7 @@ from surgeon.rebuild.rebuild import renamed
 from surgeon.rebuild.signature import Shape, Signature, measure
 from surgeon.rebuild.skeleton import architecture, skeleton
 
-__all__ = ["check_differences", "left_shapes", "solve_spread", "spread"]
+__all__ = ["check_differences", "solve_spread", "spread"]
 
 
 def spread(plan: Plan, graph: Graph) -> bool:
@@ -49,7 +50,8 @@ def solve_spread(space: ConfigSpace, graph: Graph, plan: Plan) -> Solution:
     """
     said = _said_by_fields(space, graph, plan)
     base = solve(space, graph, said)
-    planned, built = left_shapes(plan, graph), measure(base.config)
+    built = measure(base.config)
+    planned = left_shapes(plan, graph, built)
     check_differences(planned, built.shapes, built)
     target = aim(plan, graph, space.shallow)
     shallow = space.configured(find_changes(space, aim(said, graph, space.shallow)))
@@ -75,12 +77,6 @@ def _said_by_fields(space: ConfigSpace, graph: Graph, plan: Plan) -> Plan:
             sizes = tried
     edits = (e for e in plan.edits if isinstance(e, DropBlock) or (isinstance(e, Keep) and e.axis in sizes))
     return Plan(plan.model_type, tuple(edits))
-
-
-def left_shapes(plan: Plan, graph: Graph) -> dict[str, Shape]:
-    """Shape of every tensor that `plan` leaves, under its new name."""
-    shapes = planned_shapes(cuts_of(plan, graph), graph)
-    return {now: shapes[name] for name, now in renamed(tuple(graph.parameters), plan, graph).items()}
 
 
 def check_differences(planned: Mapping[str, Shape], shapes: Mapping[str, Shape], built: Signature) -> None:

@@ -72,7 +72,7 @@ class Unread(Tensor):
             if found is not None:
                 return found
         pieces = _PIECEWISE.get(name)
-        if pieces is not None and isinstance(args[1], Unread):
+        if pieces is not None and isinstance(args[1] if len(args) > 1 else kwargs["weight"], Unread):
             return pieces(*args, **kwargs)
         return func(*tree_map(_read, args), **tree_map(_read, kwargs))
 
@@ -119,11 +119,11 @@ def _described(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     return Unread(found, first.target) if isinstance(found, Lazy) else None
 
 
-def _linear(x: Tensor, weight: Unread, bias: Tensor | None = None) -> Tensor:
+def _linear(input: Tensor, weight: Unread, bias: Tensor | None = None) -> Tensor:
     """``F.linear``, the outputs in pieces that are small enough."""
     rows = weight.shape[0]
     step = max(1, PIECE * rows // max(1, weight.numel() * weight.dtype.itemsize))
-    x = x.values() if isinstance(x, Unread) else x
+    x = input.values() if isinstance(input, Unread) else input
     parts = [
         F.linear(x, weight.lazy.keep(0, np.arange(at, min(at + step, rows))).read().to(weight.target))
         for at in range(0, rows, step)
@@ -132,9 +132,9 @@ def _linear(x: Tensor, weight: Unread, bias: Tensor | None = None) -> Tensor:
     return out if bias is None else out + bias
 
 
-def _embedding(ids: Tensor, weight: Unread, *args: Any, **kwargs: Any) -> Tensor:
+def _embedding(input: Tensor, weight: Unread, *args: Any, **kwargs: Any) -> Tensor:
     """``F.embedding``, of which only the rows that are looked up are read."""
-    rows, places = torch.unique(ids, return_inverse=True)
+    rows, places = torch.unique(input, return_inverse=True)
     return F.embedding(places, weight.lazy.keep(0, rows.cpu().numpy()).read().to(weight.target))
 
 

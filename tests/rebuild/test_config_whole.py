@@ -6,10 +6,10 @@ import pytest
 from transformers import EsmcConfig
 
 from surgeon.errors import InfeasibleError
-from surgeon.plan import DropBlock, Plan
+from surgeon.plan import DropBlock, Keep, Plan
 from surgeon.rebuild.apply import apply_plan
 from surgeon.rebuild.per_layer_class import TABLE
-from tests.rebuild.config_cases import cut, probed_config, proven
+from tests.rebuild.config_cases import config_with, cut, probed_config, proven
 
 DROPPED = DropBlock("esmc.layers.1", 0)
 
@@ -48,3 +48,15 @@ def test_the_shape_that_a_norm_keeps_follows_its_weight(protein):
     plan = cut(graph, kv_group=3).add([DROPPED])
     small, _ = proven(module, plan, graph, space, "per_layer")
     assert small.esmc.layers[0].self_attn.q_norm.normalized_shape == (18,)
+
+
+def test_what_is_computed_for_a_sort_of_layer_goes_with_the_last_one():
+    config = config_with(
+        "gemma3", num_hidden_layers=3, layer_types=["sliding_attention"] * 2 + ["full_attention"]
+    )
+    module, graph, space = probed_config(config)
+    assert any("full_attention" in name for name, _ in module.named_buffers())
+    ffn = graph.group("layers.0.mlp.ffn")
+    plan = Plan(graph.model_type, (Keep(ffn.name, tuple(range(40)), 0), DropBlock("model.layers.2", 1)))
+    small, _ = proven(module, plan, graph, space, "per_layer")
+    assert not any("full_attention" in name for name, _ in small.named_buffers())
