@@ -25,6 +25,7 @@ from transformers import PreTrainedConfig
 from surgeon.errors import RebuildError
 from surgeon.graph import Graph
 from surgeon.io.data_pickle import DataUnpickler
+from surgeon.io.fingerprint import PASSING
 from surgeon.io.own_code import own_code
 from surgeon.rebuild import ConfigSpace
 from surgeon.rebuild.skeleton import architecture
@@ -109,11 +110,12 @@ def findings_key(config: PreTrainedConfig) -> bytes | None:
         return None
     if not all(kind.__module__.startswith("transformers.") for kind in (type(config), built)):
         return None
+    fields = json.loads(config.to_json_string(use_diff=False))
     said = {
         "code": own_code(*FINDING),
         "versions": [sys.version, *(f"{name} {version(name)}" for name in STANDING_ON)],
         "class": [type(config).__qualname__, built.__qualname__],
         "source": hashlib.sha256(source.encode()).hexdigest(),
-        "config": config.to_json_string(use_diff=False),
+        "config": {key: value for key, value in fields.items() if key not in PASSING},
     }
     return json.dumps(said, sort_keys=True).encode()

@@ -15,7 +15,7 @@ from pathlib import Path
 from surgeon.errors import CheckpointError
 from surgeon.io.header import TensorHeader
 
-__all__ = ["fingerprint_of"]
+__all__ = ["PASSING", "fingerprint_of"]
 
 SAMPLES = 16
 PIECE = 4096

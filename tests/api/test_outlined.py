@@ -23,6 +23,7 @@ from surgeon.io.outlines import Outlines
 from surgeon.io.slices import Files
 from surgeon.io.weights import find_weights
 from surgeon.recipe import load_recipe
+from tests.conftest import llama_config
 
 FFN = {"op": "remove", "select": {"kind": "ffn"}, "keep": {"fraction": 0.75}, "criterion": "magnitude"}
 HEADS = {"op": "remove", "select": {"kind": "kv_group"}, "keep": {"count": 1}, "criterion": "magnitude"}
@@ -49,9 +50,17 @@ def alike(one: Path, other: Path) -> None:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory):
+    """A cache with the graph of the small model, so that it is traced once."""
+    folder = tmp_path_factory.mktemp("findings")
+    surgeon.plan(llama_config(), recipe({**DEPTH, "criterion": "tail"}), cache=folder)
+    return folder
+
+
 @pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
+def cache(findings, tmp_path):
+    return shutil.copytree(findings, tmp_path / "cache")
 
 
 @pytest.fixture

@@ -55,6 +55,14 @@ def test_another_config_is_not_known(found, tmp_path, change):
     assert Findings(tmp_path).load(llama_config(**change)) is None
 
 
+def test_the_same_config_elsewhere_is_known(found, tmp_path):
+    config = llama_config()
+    config._name_or_path = "elsewhere"
+    graph, space = Findings(tmp_path).load(config)
+    assert graph.parameters == found[0].parameters
+    assert space.config is config
+
+
 def test_other_code_does_not_know_it(config, found, tmp_path, monkeypatch):
     monkeypatch.setattr("surgeon.io.findings.own_code", lambda *parts: "of another release")
     assert Findings(tmp_path).load(config) is None
