@@ -141,6 +141,8 @@ def _integer(
     name: str, value: int, own: Mapping[str, object], variant: Variant, special: dict[str, int]
 ) -> int:
     known = size_of(name)
+    if name.endswith(("layer_id", "layer_index", "layer_idx")):
+        return min(value, variant.sizes.layers - 1)  # a layer by its number: the last one that is left
     if name.endswith(("_id", "_index")) or (known is not None and known[0] == "" and "_id" in name):
         return _special(name, value, variant.sizes.vocab, special)
     if known is None or known[0] == "" or value < known[1]:

@@ -13,13 +13,14 @@ from surgeon.trace.blocks import find_stacks
 from surgeon.trace.evidence import coupling_graph
 from surgeon.trace.kinds import Surroundings, kind_of
 from surgeon.trace.layouts import placements
-from surgeon.trace.locks import lock_beside_untouched, locks_of
+from surgeon.trace.locks import locks_of
 from surgeon.trace.names import Places
 from surgeon.trace.occurrences import find_occurrences
 from surgeon.trace.picks import picks_of
 from surgeon.trace.record import Value
 from surgeon.trace.recording import Recording
 from surgeon.trace.terms import Term, atoms_of
+from surgeon.trace.untouched import lock_beside_untouched
 
 __all__ = ["assemble"]
 
@@ -71,7 +72,7 @@ def assemble(recording: Recording, module: nn.Module) -> Graph:
         coupling_graph(recording.initial, state.unifier.bindings, axes),
         _notes(recording, parameters),
     )
-    return lock_beside_untouched(graph)
+    return lock_beside_untouched(graph, recording, {name: number for number, name in axes.items()}, module)
 
 
 def _sizes(parameters: Mapping[str, Parameter]) -> dict[str, int]:

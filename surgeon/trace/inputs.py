@@ -18,8 +18,9 @@ from surgeon.errors import TraceError
 from surgeon.trace.modalities import modality_inputs
 from surgeon.trace.numbers import dim_sizes, unused_primes
 
-__all__ = ["data_sizes", "example_inputs", "further_inputs"]
+__all__ = ["data_sizes", "example_inputs", "further_inputs", "kind_inputs"]
 
+_SORTS = ("token_type_ids",)
 _ENCODED = ("encoder_hidden_states", "cross_attention_states", "encoder_outputs")
 
 
@@ -37,7 +38,8 @@ def example_inputs(module: nn.Module) -> dict[str, torch.Tensor]:
         )
     batch, length, other = unused_primes(module)[:3]
     inputs = {"input_ids": torch.zeros(batch, length, dtype=torch.int64)}
-    if getattr(config, "is_encoder_decoder", False):
+    takes = inspect.signature(module.forward).parameters
+    if getattr(config, "is_encoder_decoder", False) or "decoder_input_ids" in takes:
         inputs["decoder_input_ids"] = torch.zeros(batch, other, dtype=torch.int64)
     return inputs
 
@@ -47,8 +49,8 @@ def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[Itera
 
     Each kind in all the ways that the model may want it, of which one is enough, in the place of `feed`.
     States of an encoder, for a decoder that can attend to one. Ids of a second vocabulary, or of entities and
-    where in the text they are. The segment of every token, a first token that all attend to. Images, videos
-    and sounds, in several layouts.
+    where in the text they are. The sort of every token. A first token that all attend to. Images, videos and
+    sounds, in several layouts.
     """
     accepted = inspect.signature(module.forward).parameters
     ids = feed["input_ids"]
@@ -57,12 +59,29 @@ def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[Itera
     if {"entity_ids", "entity_position_ids"} <= accepted.keys():
         few = ids[:, : ids.shape[1] // 2]
         yield iter([{**feed, "entity_ids": few, "entity_position_ids": few[..., None].clone()}])
-    if "token_type_ids" in accepted:
-        yield iter([{**feed, "token_type_ids": torch.zeros_like(ids)}])
+    yield kind_inputs(module, feed)
     if "global_attention_mask" in accepted:
         first = (torch.arange(ids.shape[1]) == 0).to(ids.dtype).expand_as(ids).clone()
         yield iter([{**feed, "global_attention_mask": first}])
     yield from modality_inputs(module, feed)
+
+
+def kind_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[dict[str, torch.Tensor]]:
+    """Beside the token ids in `feed`, what sort each token is of: of its segment, its shape, its sound.
+
+    A model that is not told takes the same for all of them, and reads one row of a table. All sorts that it
+    takes at once, then each alone.
+    """
+    accepted = inspect.signature(module.forward).parameters
+    ids = feed["input_ids"]
+    sorts = {name: torch.zeros_like(ids) for name in accepted if name in _SORTS or _is_sort(name)}
+    if len(sorts) > 1:
+        yield {**feed, **sorts}
+    yield from ({**feed, name: sort} for name, sort in sorts.items())
+
+
+def _is_sort(name: str) -> bool:
+    return name.startswith("input_") and name.endswith("_ids") and name != "input_ids"
 
 
 def _encoder_states(

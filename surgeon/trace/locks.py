@@ -1,13 +1,16 @@
-"""Reasons, in words, why an Axis must not be cut; beyond those that op rules found on the way."""
+"""Reasons, in words, why an Axis must not be cut; beyond those that op rules found on the way.
+
+Not here: what parameters that no op touched may share (`untouched`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from surgeon.graph import Graph, Group, Port
+from surgeon.graph import Port
 from surgeon.trace.occurrences import Occurrences
 
-__all__ = ["lock_beside_untouched", "locks_of"]
+__all__ = ["locks_of"]
 
 
 def locks_of(found: Occurrences, ports: Sequence[Port]) -> frozenset[str]:
@@ -39,22 +42,3 @@ def _overlaps(found: Occurrences) -> bool:
             return True
         before |= mine
     return False
-
-
-def lock_beside_untouched(graph: Graph) -> Graph:
-    """Lock what parameters that no op touched might consume: Axes of equal size, nearby or shared."""
-    sizes: dict[str | None, set[int]] = {}
-    for parameter in graph.parameters.values():
-        if not parameter.touched and not parameter.buffer:
-            owner = next((b.name for b in graph.blocks if parameter.name.startswith(f"{b.name}.")), None)
-            sizes.setdefault(owner, set()).update(parameter.shape)
-    if not sizes:
-        return graph
-    everywhere = set().union(*sizes.values())
-
-    def change(group: Group) -> Group:
-        near = sizes.get(group.block, set()) if group.block else everywhere
-        reason = "parameters that this forward pass did not use may share it"
-        return group.lock([reason]) if group.size in near and group.size > 1 else group
-
-    return graph.map_groups(change)

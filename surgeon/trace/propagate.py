@@ -129,8 +129,8 @@ def _rule_for(event: Event) -> Rule | None:
 def _spread_facts(event: Event, state: TraceState) -> None:
     """Taint and parameter views pass from inputs to outputs."""
     inputs, outputs = event.inputs, event.outputs
-    if any(value.id in state.tainted for value in inputs) and not _picks_of_one(event, state):
-        state.tainted.update(value.id for value in outputs)
+    if not _picks_of_one(event, state):
+        state.taint.follow(event)
     if inputs and base_name(event.name) in _VIEWS and inputs[0].id in state.origins:
         for value in outputs:
             state.origins.setdefault(value.id, state.origins[inputs[0].id])

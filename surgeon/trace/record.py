@@ -15,7 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from surgeon.trace.synthetic import INTEGRAL, synthetic_scalar, synthetic_values
+from surgeon.trace.synthetic import INTEGRAL, filled, synthetic_scalar, synthetic_values
 
 __all__ = ["Event", "Recorder", "Value", "values_in"]
 
@@ -191,6 +191,9 @@ def _concrete(name: str, out: Any, args: Any) -> Any:
             return out
         return made if isinstance(out, list) else tuple(made)
     if isinstance(out, FakeTensor) and out.dtype in INTEGRAL and out.numel() < _CONCRETE_LIMIT:
+        number = filled(name, args)
+        if isinstance(number, (bool, int, float)):
+            return torch.full(out.shape, number, dtype=out.dtype)
         source = args[0] if args and isinstance(args[0], torch.Tensor) else None
         return synthetic_values(name, out, source)
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from surgeon.graph import Role
 from surgeon.trace.lanes import Lanes
 from surgeon.trace.record import Event, Recorder, Value
+from surgeon.trace.taint import Taint
 from surgeon.trace.terms import Atom, Term, resolve
 from surgeon.trace.unify import Unifier
 
@@ -30,7 +31,7 @@ class TraceState:
         self.dims: dict[int, list[Term]] = {}
         self.domains: dict[int, Term] = {}
         self.same_index: dict[int, int] = {}
-        self.tainted: set[int] = set()
+        self.taint = Taint()
         self.inputs: dict[int, str] = {}
         self.origins: dict[int, frozenset[str]] = {}
         self.roles: list[tuple[str, Term, Role]] = []
@@ -43,6 +44,11 @@ class TraceState:
         self.named: list[tuple[Event, Term, int]] = []
         self.unruled: dict[str, set[str]] = {}
         self.data_sizes: frozenset[int] = frozenset()
+
+    @property
+    def tainted(self) -> set[int]:
+        """Values that depend on the model's inputs."""
+        return self.taint.values
 
     def dims_of(self, value: Value) -> list[Term]:
         """Terms of a value; made on first sight."""

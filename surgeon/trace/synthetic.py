@@ -6,13 +6,24 @@ values made here are never read as constants: whatever derives from them is tain
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
-__all__ = ["INTEGRAL", "synthetic_scalar", "synthetic_values"]
+__all__ = ["INTEGRAL", "filled", "synthetic_scalar", "synthetic_values"]
 
 INTEGRAL = frozenset({torch.bool, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
+_FILLED_WITH = {"new_full": 2, "full_like": 1, "new_ones": 0, "ones_like": 0}
+"""Where the number stands among the arguments; 0 for one."""
 _FALSE_OPS = frozenset({"isnan", "isinf", "any"})
 _RANKING_OPS = frozenset({"topk", "argmax", "argmin", "max", "min", "multinomial"})
+
+
+def filled(op: str, args: Sequence[Any]) -> float | None:
+    """The number that `op` fills a new tensor with, whatever is in the one it is like; or None."""
+    place = _FILLED_WITH.get(op)
+    return None if place is None else args[place] if place else 1
 
 
 def synthetic_values(op: str, like: torch.Tensor, source: torch.Tensor | None) -> torch.Tensor:

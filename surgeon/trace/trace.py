@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from surgeon.errors import TraceError
 from surgeon.graph import Graph, Parameter
@@ -22,11 +23,12 @@ from surgeon.trace.assemble import assemble
 from surgeon.trace.calls import Call, module_calls
 from surgeon.trace.escapes import escapes
 from surgeon.trace.fake import storage_less
-from surgeon.trace.inputs import data_sizes, example_inputs, further_inputs
+from surgeon.trace.inputs import data_sizes, example_inputs, further_inputs, kind_inputs
 from surgeon.trace.propagate import propagate
 from surgeon.trace.record import Recorder, Value
 from surgeon.trace.recording import Recording
 from surgeon.trace.state import TraceState
+from surgeon.trace.taint import Taint
 
 __all__ = ["recorded_inputs", "trace_module"]
 
@@ -91,7 +93,7 @@ def _record(module: nn.Module, feeds: list[dict[str, Any]], *, optional: bool) -
         failures = [error for feed in feeds if (error := run(feed, optional=optional)) is not None]
         if optional:
             learned = {value.id for value, names in values.items() if not parameters[names[0]].buffer}
-            _record_the_rest(module, feeds[0], run, recorder, learned)
+            _record_the_rest(module, feeds[0], run, state, learned)
         if failures and not recorder.events:
             raise failures[0]
     return Recording(state, parameters, _by_name(values), initial, calls, outputs, tuple(done))
@@ -101,15 +103,34 @@ def _record_the_rest(
     module: nn.Module,
     feed: dict[str, Any],
     run: Callable[..., TraceError | None],
-    recorder: Recorder,
+    state: TraceState,
     learned: Set[int],
 ) -> None:
-    """Run other kinds of input while parameters are untouched; of each kind the first that reaches some."""
+    """Run other kinds of input while parameters are untouched; of each kind the first that reaches some.
+
+    Before that, what says for every token which row of a table to read, where one was read for all of them.
+    """
+    recorder = state.recorder
+    if _reads_one_row(state):
+        next((extra for extra in kind_inputs(module, feed) if run(extra, optional=True) is None), None)
     for ways in further_inputs(module, feed):
         untouched = learned - _read(recorder)
         if not untouched:
             return
         next((extra for extra in ways if run(extra, optional=True, wanted=untouched) is None), None)
+
+
+def _reads_one_row(state: TraceState) -> bool:
+    """Whether a table of several rows was read at the same one for all tokens, whatever these are."""
+    taint, tensors = Taint(state.inputs), state.recorder.tensors
+    for event in state.recorder.events:
+        taint.follow(event)
+        if event.name == "embedding" and event.inputs[1].id not in taint.values:
+            rows, index = (tensors[value.id] for value in event.inputs[:2])
+            real = not isinstance(index, FakeTensor) and index.numel() > 0
+            if real and rows.shape[0] > 1 and bool((index == index.flatten()[0]).all()):
+                return True
+    return False
 
 
 def _read(recorder: Recorder) -> set[int]:

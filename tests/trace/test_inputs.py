@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, T5Config
 
 from surgeon.rebuild.skeleton import skeleton
 from surgeon.rebuild.symmetry import prove, randomised
-from surgeon.trace import trace_module
+from surgeon.trace import recorded_inputs, trace_module
 from surgeon.trace.inputs import data_sizes, example_inputs, further_inputs
 from surgeon.trace.picks import picks_of
 from surgeon.trace.terms import Atom, Product
@@ -84,6 +84,56 @@ def test_what_a_forward_pass_leaves_out_is_noted_and_locks_what_it_may_share():
     assert graph.notes[0].startswith("4 parameters were not used in this forward pass: ")
     (residual,) = [group for group in graph.groups if group.size == HIDDEN]
     assert residual.locked == "parameters that this forward pass did not use may share it"
+
+
+class Nested(nn.Module):
+    """A Toy whose middle holds a part for another kind of input, and one that nothing reads."""
+
+    class Middle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.rest = (nn.Linear(*size) for size in ((14, 9), (9, 14), (9, 14)))
+            self.forgotten = nn.Embedding(2, HIDDEN)
+
+        def forward(self, x, other):
+            inner = self.first(x).tanh()
+            return self.second(inner) if other is None else self.rest(inner)
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(26, HIDDEN), nn.Linear(HIDDEN, 26)
+        self.middle, self.apart = Nested.Middle(), nn.Linear(9, 17)
+
+    def forward(self, input_ids, other=None):
+        hidden = self.embed(input_ids)
+        return self.apart(hidden) if input_ids is None else self.out(hidden + self.middle(hidden, other))
+
+
+def test_a_table_that_is_read_at_one_row_is_read_by_what_each_token_is():
+    sizes = {"hidden_size": 60, "intermediate_size": 88, "num_hidden_layers": 1, "num_attention_heads": 6}
+    module = skeleton(BertConfig(**sizes, vocab_size=151, type_vocab_size=4))
+    assert [set(feed) for feed in recorded_inputs(module)][1:] == [{"input_ids", "token_type_ids"}]
+    (types,) = [group for group in trace_module(module).groups if group.size == 3]  # all but the usual one
+    assert types.locked is None
+    assert [(port.name, port.dim) for port in types.ports] == [("token_type_ids", None)]
+
+
+def test_a_part_that_is_not_called_shares_only_what_the_modules_around_it_see():
+    module = Nested()
+    graph = trace_module(module, inputs=ONE)
+    locked = {group.size for group in graph.groups if group.locked}
+    assert locked == {9, HIDDEN}  # `rest` may be handed the inner axis, and adds to the stream
+    del module.middle.rest
+    graph = trace_module(module, inputs=ONE)  # nothing hands it to `apart`, which has nine features too
+    assert {group.size for group in graph.groups if group.locked} == set()
+
+
+def test_a_parameter_that_no_code_names_locks_nothing():
+    module = Nested()
+    del module.middle.rest, module.apart
+    graph = trace_module(module, inputs=ONE)
+    assert [p.name for p in graph.parameters.values() if not p.touched] == ["middle.forgotten.weight"]
+    assert {group.locked for group in graph.groups} == {None}
 
 
 def test_several_kinds_of_input_make_one_graph():

@@ -38,6 +38,12 @@ def written(ids, number, other):
     return ids
 
 
+def shifted(ids):
+    new = ids.new_zeros(ids.shape)
+    new[:, 1:] = ids[:, :-1]
+    return new
+
+
 WAYS = {
     "equal": (lambda t, ids: (ids, (ids == 3)[..., None] * 1.0 + 0.5), [(0, 3, False), (4, 26, False)]),
     "unequal to the first": (lambda t, ids: (ids, ids.ne(0)[..., None] * 1.0), [(1, 26, False)]),
@@ -65,6 +71,11 @@ WAYS = {
         lambda t, ids: (nn.functional.pad(ids, (0, 4), value=20), 1.0),
         [(0, 20, False), (21, 26, False)],
     ),
+    "filled anew": (
+        lambda t, ids: (ids, t.embed(t.embed(ids).new_full((5, 1), 20, dtype=torch.int64))),
+        [(0, 20, False), (21, 26, False)],
+    ),
+    "written into a new one": (lambda t, ids: (shifted(ids), 1.0), [(0, 26, True)]),
     "read by its number": (
         lambda t, ids: (ids, (t.embed.weight[20] * 0.5).sum()),
         [(0, 20, False), (21, 26, False)],
@@ -93,7 +104,7 @@ def test_special_ids_part_the_vocabulary_and_each_part_is_a_symmetry(name):
         rows = next((s.layout for s in group.sites if s.param == "embed.weight" and s.dim == 0), None)
         if rows is not None:
             found.append((rows.offset, rows.offset + group.size, group.locked is not None))
-            assert group.kind == "vocab"
+            assert group.kind == "vocab" or name == "written into a new one"
     assert found == expected
     ids = torch.randint(VOCAB, IDS.shape, generator=torch.Generator().manual_seed(0))
     proofs = prove(module, graph, tokens=ids)
