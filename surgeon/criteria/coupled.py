@@ -17,21 +17,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import gcd
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from surgeon.criteria.scores import Scores
 from surgeon.errors import SurgeonError
 from surgeon.graph import Graph, Group, Site
+from surgeon.rebuild.tensors import Numbers, as_numbers
 
-__all__ = ["Numbers", "Reduce", "Salience", "channels", "coupled", "trainable"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Reduce", "Salience", "channels", "coupled", "trainable"]
 
 Reduce = Literal["sum", "mean", "max", "prod", "first"]
-Numbers = npt.NDArray[np.float64]
-Salience = Callable[[str, int], Numbers]
-"""From a parameter's name and a dim to the saliency of each position of that dim, float64 [dim]."""
+Salience = Callable[[str, int], "Tensor | Numbers"]
+"""From a parameter's name and a dim to the saliency of each position of that dim [dim], in float64 best."""
 
 
 def coupled(group: Group, salience: Salience, reduce: Reduce) -> Scores:
@@ -49,7 +51,9 @@ def coupled(group: Group, salience: Salience, reduce: Reduce) -> Scores:
     for site in group.sites:
         key = (site.param, site.dim)
         if key not in found:
-            found[key] = np.asarray(salience(*key), dtype=np.float64)
+            worth = salience(*key)
+            numbers = worth if isinstance(worth, np.ndarray) else as_numbers(worth)
+            found[key] = numbers.astype(np.float64, copy=False)
     width = channels(group)
     vectors = [_fold(found[site.param, site.dim], site, width) for site in group.sites]
     return Scores(group.name, _reduced(np.stack(vectors), reduce).sum(1))

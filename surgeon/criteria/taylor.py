@@ -10,7 +10,7 @@ from torch import Tensor
 from surgeon.calibrate import Statistic, Statistics
 from surgeon.calibrate.gradient import Gradient
 from surgeon.calibrate.squared_gradient import SquaredGradient
-from surgeon.criteria.coupled import Numbers, Reduce, coupled
+from surgeon.criteria.coupled import Reduce, coupled
 from surgeon.criteria.criterion import Criterion, criteria
 from surgeon.criteria.saliency import summed
 from surgeon.criteria.scores import Scores
@@ -53,7 +53,7 @@ class Taylor(Criterion):
     def score(self, group: Group, weights: TensorSource, statistics: Statistics) -> Scores:
         """Scores [size] of `group`."""
 
-        def salience(param: str, dim: int) -> Numbers:
+        def salience(param: str, dim: int) -> Tensor:
             measured = {key: statistics.get(key)[param] for key in self.needs()}
 
             def worth(w: Tensor, rows: slice) -> Tensor:
@@ -61,7 +61,7 @@ class Taylor(Criterion):
                 return element if self.order == "vectorize" else element.abs()
 
             total = summed(weights, param, dim, worth)
-            return (total.abs() if self.order == "vectorize" else total).cpu().numpy()
+            return total.abs() if self.order == "vectorize" else total
 
         return coupled(group, salience, self.reduce)
 
