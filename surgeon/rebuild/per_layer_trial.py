@@ -7,6 +7,7 @@ once more with reshapes to the widths that its tensors now have. Not here: which
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,10 +57,8 @@ def first_that_runs(
     Raises:
         InfeasibleError: it runs with none.
     """
-    device = "meta" if runs(module) is None else "cpu"
-    whole = module if device == "meta" else skeleton(module.config, device=device)
-    own = whole.get_submodule(block)
-    trial = _Trial(whole, own, readers(whole, own), runs(whole, attending=True) is None)
+    trial = _trial(module, block)
+    own = trial.own
     reshaping = _reshapes(own, rows)
     for path, row in rows.items():
         change(own, path, row)
@@ -80,16 +79,22 @@ def first_that_runs(
 
 @dataclass(frozen=True)
 class _Trial:
-    """A model that is run, and its block `own`; `attending`: it runs on the states of an encoder as well."""
+    """A model that is run, and its block `own`.
+
+    `attending`: it runs on the states of an encoder as well. `replaces`: a pass puts new parts in the place
+    of old ones, made of the config, so that each pass begins with a copy.
+    """
 
     whole: PreTrainedModel
     own: nn.Module
     read_by: tuple[str, ...]
     attending: bool
+    replaces: bool
 
     def fault(self) -> str | None:
         """Why it does not run, or None."""
-        return runs(self.whole) or (runs(self.whole, attending=True) if self.attending else None)
+        whole = copy.deepcopy(self.whole) if self.replaces else self.whole
+        return runs(whole) or (runs(whole, attending=True) if self.attending else None)
 
     def first(self, choices: Sequence[Choice], tries: int) -> tuple[tuple[int, ...] | None, str | None]:
         """The first values with which it runs, or None and why the last ones do not."""
@@ -116,6 +121,24 @@ class _Trial:
         if needed:
             part.__class__ = changed
         return needed
+
+
+def _trial(module: PreTrainedModel, block: str) -> _Trial:
+    """Before anything narrows: `module`, or where it does not run, a twin that has storage."""
+    whole, before = module, _classes(module)
+    device = "meta" if runs(whole) is None else "cpu"
+    if device == "cpu":
+        whole = skeleton(module.config, device=device)
+        runs(whole)
+    attending = runs(whole, attending=True) is None
+    replaces = _classes(whole) != before
+    whole = skeleton(module.config, device=device) if replaces else whole
+    own = whole.get_submodule(block)
+    return _Trial(whole, own, readers(whole, own), attending, replaces)
+
+
+def _classes(module: nn.Module) -> dict[str, type]:
+    return {path: type(part) for path, part in module.named_modules()}
 
 
 @contextmanager
