@@ -13,7 +13,6 @@ import numpy as np
 from surgeon.api.outlined import is_plain
 from surgeon.api.subject import Subject
 from surgeon.graph import Graph
-from surgeon.io import Checkpoint
 from surgeon.io.disk_layout import pieces_of
 from surgeon.io.disk_source import DiskTensor
 from surgeon.io.findings import findings_key
@@ -35,11 +34,11 @@ __all__ = ["Outlining"]
 class Outlining:
     """Notes on one model; begun by `begin`, where such a plan can be made again without building it."""
 
-    def __init__(self, kept: Outlines, checkpoint: Checkpoint, graph: Graph, width: int) -> None:
+    def __init__(self, kept: Outlines, subject: Subject, folder: Path, graph: Graph) -> None:
         self._kept = kept
-        self._checkpoint = checkpoint
+        self._subject = subject
+        self._folder = folder
         self._graph = graph
-        self._width = width
         earlier = kept.load()
         self._answers = Answers() if earlier is None else earlier.answers
         self._began = len(self._answers.known)
@@ -55,7 +54,7 @@ class Outlining:
         if not is_plain(recipe) or plugged() or findings_key(subject.config) is None:
             return None
         kept = Outlines(cache, checkpoint.folder, checkpoint.tensors)
-        return cls(kept, checkpoint, graph, subject.dtype.itemsize)
+        return cls(kept, subject, checkpoint.folder, graph)
 
     def limits(self, limits: Limits) -> Limits:
         """`limits`, whose answers are noted."""
@@ -75,7 +74,7 @@ class Outlining:
         """Note what `plan` comes to, and keep everything that was noted."""
         if plan.assigned:
             return
-        original = self._checkpoint.unread_module()
+        original = self._subject.unread
         stored = {
             name: tensor.lazy.header.name
             for name, tensor in stored_tensors(original).items()
@@ -92,7 +91,7 @@ class Outlining:
                 if listed is None
                 else {
                     "pieces": listed,
-                    "pages": pages_of(blank, self._checkpoint.folder),
+                    "pages": pages_of(blank, self._folder),
                     "ledger": [row.model_dump(mode="json") for row in report.ledger],
                     "loads": [one.model_dump(mode="json") for one in report.loads],
                 }
@@ -101,7 +100,8 @@ class Outlining:
         self._answers.get(("comes to", structure_of(plan, self._graph)), come_to)
         if len(self._answers.known) > self._began:
             code = {inspect.getfile(kind) for kind in (type(original.config), architecture(original.config))}
-            self._kept.save(Outline(self._graph, self._width, stored, self._answers), sorted(code))
+            width = self._subject.dtype.itemsize
+            self._kept.save(Outline(self._graph, width, stored, self._answers), sorted(code))
 
 
 def _listed(
