@@ -99,8 +99,9 @@ def _commands(shape: str, model: Path, options: argparse.Namespace) -> dict[str,
         job = "a quarter of the ffn by magnitude"
         found[job] = (*SURGEON, *common, "--no-cache", "--quick")
         cache = options.work / "cache"
-        plan_report({"surgeon": 1, "steps": [DROP]}, model=model, cache=cache)
-        found[f"{job}, graph at hand"] = (*SURGEON, *common, "--cache", str(cache), "--quick")
+        other = {**MAGNITUDE, "criterion": "random"}
+        plan_report({"surgeon": 1, "steps": [other]}, model=model, cache=cache)
+        found[f"{job}, as much planned before"] = (*SURGEON, *common, "--cache", str(cache), "--quick")
         if options.proof:
             found[f"{job}, with proof"] = (*SURGEON, *common, "--no-cache")
     for peer in options.peer:
