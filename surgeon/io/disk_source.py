@@ -15,12 +15,13 @@ from transformers import PreTrainedModel
 
 from surgeon.errors import CheckpointError
 from surgeon.graph.layout import Positions
+from surgeon.io.computed import computed_tensors
 from surgeon.io.conversion import to_module
 from surgeon.io.header import TensorHeader
 from surgeon.io.loading import check_report
 from surgeon.io.slices import Files, Selection
 from surgeon.io.stored_numbers import has_numbers, stored_numbers
-from surgeon.rebuild.lazy import Lazy, Stored
+from surgeon.rebuild.lazy import Lazy, Stored, Value
 from surgeon.rebuild.tensors import Numbers, stored_tensors
 
 __all__ = ["DTYPES", "DiskSource", "DiskTensor"]
@@ -90,6 +91,10 @@ class DiskSource:
         found, unexpected = to_module(self._model, lazy)
         places = stored_tensors(self._model)
         by_place = {id(places[name]): tensor for name, tensor in found.items() if name in places}
+        lacking = [name for name, place in places.items() if id(place) not in by_place]
+        by_place |= {
+            id(places[name]): Value(tensor) for name, tensor in computed_tensors(self._model, lacking).items()
+        }
         complete = {name: by_place[id(place)] for name, place in places.items() if id(place) in by_place}
         check_report(
             self._folder,
