@@ -12,13 +12,13 @@ import collections
 import itertools
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from benchmarks.attempts import Attempt, Export
 from benchmarks.kept_counts import KEPT, nearest_smaller, share_of
 from benchmarks.reloading import difference, generates_still, reloaded
 from benchmarks.zoo import Family
@@ -44,26 +44,6 @@ IDLE = "it proves nothing"
 LAYOUTS: tuple[ExportLayout, ...] = ("uniform", "per_layer")
 
 
-@dataclass
-class _Attempt:
-    """What came of a plan: the smaller model, or why there is none."""
-
-    words: dict[str, object]
-    small: PreTrainedModel | None = None
-
-    @property
-    def ok(self) -> bool:
-        return self.small is not None
-
-
-@dataclass
-class _Export:
-    """What one layout says alone (`edits`), and the model of all of it."""
-
-    edits: list[Edit] = field(default_factory=list)
-    small: PreTrainedModel | None = None
-
-
 class Trip:
     """One model on its way; `model` holds float32 weights large enough that every structure matters."""
 
@@ -72,7 +52,7 @@ class Trip:
         self.model = model
         self.graph = graph
         self.tokens = tokens
-        self._exports = {layout: _Export() for layout in LAYOUTS}
+        self._exports = {layout: Export() for layout in LAYOUTS}
 
     @cached_property
     def space(self) -> ConfigSpace:
@@ -173,23 +153,13 @@ class Trip:
             if len(stack.blocks) < 2 or together[-1] != stack:
                 continue
             met: list[str] = []
-            for block in self._droppable(stack):
-                place = [one.name for one in stack.blocks].index(block)
-                names = [one.blocks[place].name for one in together]
-                edits: list[Edit] = [DropBlock(name, 0) for name in names]
-                tried = self._tried(edits, "uniform")
-                if tried.small is not None and not self._generates(tried.small):
-                    # The depth of an encoder may be that of the cache: as deep as the decoder it may do.
-                    also = self._tried([*done, *edits], "uniform") if done else tried
-                    if also.small is None or not self._generates(also.small):
-                        met.append(f"{block}: without it nothing is generated with the cache")
-                        continue
-                if tried.ok:
+            for layout in LAYOUTS:
+                edits = self._one_less(together, done, layout, met)
+                if edits:
                     done += edits
-                    self._exports["uniform"].edits += edits
-                    dropped += names
+                    self._exports[layout].edits += edits
+                    dropped += [edit.block for edit in edits]
                     break
-                met.append(f"{block}: {tried.words['why']}")
             else:
                 if all(IDLE in words for words in met):
                     unreached.append(stack.container)  # a tower for images, and these tokens have none
@@ -198,6 +168,26 @@ class Trip:
         if not dropped:
             return {"ok": False, "why": "there is no stack of several blocks"}
         return {"ok": True, "dropped": dropped, "unreached": unreached, "why": None}
+
+    def _one_less(
+        self, together: Sequence[Stack], done: Sequence[Edit], layout: ExportLayout, met: list[str]
+    ) -> list[DropBlock]:
+        """The last blocks, one of each Stack at the same place, that can go; what stands against others."""
+        stack = together[-1]
+        for block in self._droppable(stack):
+            place = [one.name for one in stack.blocks].index(block)
+            edits = [DropBlock(one.blocks[place].name, 0) for one in together]
+            tried = self._tried(edits, layout)
+            if tried.small is not None and not self._generates(tried.small):
+                # The depth of an encoder may be that of the cache: as deep as the decoder it may do.
+                also = self._tried([*done, *edits], layout) if done else tried
+                if also.small is None or not self._generates(also.small):
+                    met.append(f"{block}: without it nothing is generated with the cache")
+                    continue
+            if tried.ok:
+                return edits
+            met.append(f"{block}: {tried.words['why']}")
+        return []
 
     def _counted_with(self, stack: Stack) -> list[Stack]:
         """All Stacks whose blocks the same field of the config counts, the given one among them."""
@@ -211,14 +201,15 @@ class Trip:
 
     def _droppable(self, stack: Stack) -> list[str]:
         """Blocks from the last to the first, those before others that hold least that no other has."""
-        held = {block.name: self._tensors_of(block.name) for block in stack.blocks}
+        inside = self.graph.parameters.items()
+        held = {
+            block.name: {
+                (n.removeprefix(block.name), p.shape) for n, p in inside if n.startswith(f"{block.name}.")
+            }
+            for block in stack.blocks
+        }
         counts = collections.Counter(itertools.chain.from_iterable(held.values()))
         return sorted(reversed(held), key=lambda name: sum(counts[tensor] == 1 for tensor in held[name]))
-
-    def _tensors_of(self, block: str) -> set[tuple[str, tuple[int, ...]]]:
-        """Names below the block, and shapes."""
-        inside = self.graph.parameters.items()
-        return {(n.removeprefix(block), p.shape) for n, p in inside if n.startswith(f"{block}.")}
 
     def export(self, folder: Path) -> dict[str, object]:
         """What fields say, at once, as an ordinary checkpoint; and with the rest, as one per layer."""
@@ -234,7 +225,7 @@ class Trip:
         why = "; ".join(f"{layout}: {said['why']}" for layout, said in words.items() if said["why"])
         return {"ok": not why, **words, "why": why or None}
 
-    def _export(self, export: _Export, layout: ExportLayout, folder: Path) -> dict[str, object]:
+    def _export(self, export: Export, layout: ExportLayout, folder: Path) -> dict[str, object]:
         """Fewer kinds where all at once do not work; what is left out is said."""
         edits, left_out = list(export.edits), None
         tried = self._tried(edits, layout)
@@ -268,7 +259,7 @@ class Trip:
         why = "; ".join(f"{layout}: {said['why']}" for layout, said in words.items() if not said["ok"])
         return {"ok": not why, **words, "why": why or None}
 
-    def _tried(self, edits: Sequence[Edit], layout: ExportLayout) -> _Attempt:
+    def _tried(self, edits: Sequence[Edit], layout: ExportLayout) -> Attempt:
         """Rebuild by `edits` and compare with the masked original."""
         plan = Plan(self.graph.model_type, tuple(edits))
         try:
@@ -278,17 +269,17 @@ class Trip:
                     found = compare(self.model, small, plan, self.graph, self.tokens)
             effect = difference(self.model, small, self.tokens)
         except SurgeonError as error:
-            return _Attempt({"ok": False, "why": " ".join(str(error).split())[:400]})
+            return Attempt({"ok": False, "why": " ".join(str(error).split())[:400]})
         except Exception as error:  # the finding: foreign code may raise anything on a cut model
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            return _Attempt({"ok": False, "why": why})
+            return Attempt({"ok": False, "why": why})
         if not found.ok:
             why = f"differs from the masked original by {found.relative:.2g}"
         elif not effect > found.tolerance:
             why = f"the cut changes the output by {effect:.2g} only: {IDLE}"
         else:
-            return _Attempt({"ok": True, "error": found.relative, "effect": effect, "why": None}, small)
-        return _Attempt({"ok": False, "why": why})
+            return Attempt({"ok": True, "error": found.relative, "effect": effect, "why": None}, small)
+        return Attempt({"ok": False, "why": why})
 
 
 def _kind(graph: Graph, edit: Edit) -> str:
