@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def memory_now() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _line(event: dict[str, object]) -> None:
+def _line(event: Mapping[str, object]) -> None:
     print(json.dumps(event), file=sys.stderr, flush=True)
 
 

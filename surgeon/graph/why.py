@@ -50,16 +50,16 @@ def why(graph: Graph, left: str, right: str) -> dict[str, tuple[Link, ...]]:
         dims = {name: [site.dim for site in group.sites if site.param == name] for name in (left, right)}
         if not dims[left] or not dims[right] or group.name not in roots:
             continue
-        path = _path(graph, roots[group.name], (left, dims[left][0]), (right, dims[right][0]))
+        path = _path(evidence, roots[group.name], (left, dims[left][0]), (right, dims[right][0]))
         if path is not None:
             chains[group.name] = path
     return chains
 
 
-def _path(graph: Graph, root: int, start: object, end: object) -> tuple[Link, ...] | None:
+def _path(couplings: nx.MultiDiGraph, root: int, start: object, end: object) -> tuple[Link, ...] | None:
     """The chain between two dims among the axes that became `root`."""
-    became = nx.ancestors(graph.couplings, root) | {root}
-    among = graph.couplings.subgraph(became).to_undirected(as_view=True)
+    became = nx.ancestors(couplings, root) | {root}
+    among = couplings.subgraph(became).to_undirected(as_view=True)
     if start not in among or end not in among:
         return None
     nodes = nx.shortest_path(among, start, end)
