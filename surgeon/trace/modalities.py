@@ -29,7 +29,7 @@ Word = Literal["image", "video", "audio"]
 def modality_inputs(module: nn.Module, feed: Mapping[str, Tensor]) -> Iterator[Iterator[Feed]]:
     """For images, videos and sounds: inputs in the place of `feed`, in each way that the model may want them.
 
-    Every row has one, and as many placeholders among its ids as it has features.
+    Every row has one, or the first row alone, and as many placeholders among its ids as it has features.
     """
     names = inspect.signature(module.forward).parameters
     rows = feed["input_ids"].shape[0]
@@ -67,11 +67,12 @@ def _with_placeholders(
         return
     count = _count(features, made)
     rows = feed["input_ids"].shape[0]
-    if not count or count % rows:
+    samples = len(made.get("image_grid_thw", feed["input_ids"]))
+    if not count or count % samples:
         return
-    length = next(prime for prime in unused_primes(module, least=count // rows + 2) if prime != rows)
+    length = next(prime for prime in unused_primes(module, least=count // samples + 2) if prime != rows)
     ids = torch.zeros(rows, length, dtype=torch.int64)
-    ids[:, 1 : 1 + count // rows] = token
+    ids[:samples, 1 : 1 + count // samples] = token
     whole = {**feed, "input_ids": ids, **made}
     for name in names:
         if name.endswith("mm_token_type_ids"):

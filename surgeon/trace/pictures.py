@@ -125,7 +125,7 @@ def _patches(module: nn.Module, names: Names, rows: int) -> Iterator[Feed]:
             if "spatial_shapes" in names:
                 yield _padded_patches(rows, prime, channels * depth * prod(sides))
             elif "image_grid_thw" in names:
-                yield from _patches_beside_grids(names, rows, prime, channels, (depth, *sides))
+                yield from _patches_beside_grids(names, prime, channels, (depth, *sides))
             elif "target_sizes" in names and depth == 1:
                 yield _strip(rows, prime, channels, sides)
             elif depth == 1 and not _readers(module):
@@ -146,18 +146,16 @@ def _patch_shapes(module: nn.Module) -> Iterator[tuple[int, tuple[int, int], tup
             yield 3, (size, size), (1, 2)
 
 
-def _patches_beside_grids(
-    names: Names, rows: int, prime: int, channels: int, sides: tuple[int, ...]
-) -> Iterator[Feed]:
+def _patches_beside_grids(names: Names, prime: int, channels: int, sides: tuple[int, ...]) -> Iterator[Feed]:
     """Patches [count, values], [count, channels, ...], of a batch of one, or pixel by pixel.
 
-    The grid has twice as many as no axis has, so that it can be merged or not.
+    Of one picture in all, since some models attend to window after window. The grid has twice as many as no
+    axis has, so that it can be merged or not.
     """
-    grid = torch.tensor([[1, 2, 2 * prime]]).expand(rows, 3).clone()
-    beside = {"image_grid_thw": grid}
+    beside = {"image_grid_thw": torch.tensor([[1, 2, 2 * prime]])}
     if "image_merge_sizes" in names:
-        beside["image_merge_sizes"] = torch.ones(rows, dtype=torch.int64)
-    flat = _noise(rows * 4 * prime, channels * prod(sides))
+        beside["image_merge_sizes"] = torch.ones(1, dtype=torch.int64)
+    flat = _noise(4 * prime, channels * prod(sides))
     yield {"pixel_values": flat, **beside}
     if sides[0] == 1:
         apart = flat.view(-1, channels, *sides[1:])

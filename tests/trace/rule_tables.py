@@ -142,6 +142,16 @@ COUPLED = {
         {"a": vector(3)},
         [FACTORS[0] | {"a[0] 0+[3:1]"}, FACTORS[1]],
     ),
+    "one of equal numbers": (
+        lambda t, x: x + torch.zeros_like(x, dtype=torch.int)[..., 3].sum(),
+        {},
+        [WHOLE],
+    ),
+    "bags of rows": (
+        lambda t, x: x + F.embedding_bag(torch.arange(6).view(3, 2), t.a, mode="sum").tanh().sum(0),
+        {"a": matrix(7, 24)},
+        [WHOLE | {"a[1] 0+[24:1]"}],
+    ),
     "pieces as long as counted": (
         counted,
         {"a": matrix(6, 24), "w": matrix(6, 24, 24)},

@@ -69,8 +69,15 @@ def _pick(op: Op, term: Term) -> None:
     """
     if is_data(term):
         op.state.scans.add(op.event.index)
-    elif not _of_a_lane(op):
+    elif not (_of_a_lane(op) or _is_uniform(op)):
         picked_apart(op, term)
+
+
+def _is_uniform(op: Op) -> bool:
+    """Whether a pick is of one number throughout, whatever the inputs, so that each index is as good."""
+    source = op.tensor(op.inputs[0])
+    known = op.inputs[0].id not in op.state.tainted and not hasattr(source, "fake_mode")
+    return known and bool((source == source.flatten()[:1]).all())
 
 
 def _of_a_lane(op: Op) -> bool:
