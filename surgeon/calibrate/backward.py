@@ -8,8 +8,8 @@ Statistic a file).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -54,25 +54,33 @@ class Sweep:
         Raises:
             SurgeonError: a loss or a gradient is not finite.
         """
-        self.walk.at = len(self.walk.blocks)
-        with closing(self._forwards()) as forwards:
-            for number, batch in enumerate(self.walk.batches):
-                found = self._lost(next(forwards), number, batch) if batch.predicted else (0.0, None)
-                self.losses.append(found[0])
-                self.flowing.append(found[1])
+        walk = self.walk
+        walk.at = len(walk.blocks)
+        forward = self.view.fixed(walk.blocks, *self._behind())
+        for number, batch in enumerate(walk.batches):
+            found = self._lost(forward, number, batch) if batch.predicted else (0.0, None)
+            self.losses.append(found[0])
+            self.flowing.append(found[1])
 
-    def _forwards(self) -> Generator[Forward]:
-        """Forward passes: during the first it is seen what runs behind the Blocks, and then held."""
-        with _running_behind(self.walk) as behind:
-            yield self.view.fixed(self.walk.blocks)
-        held = self.view.fixed(self.walk.blocks, *behind)
-        while True:
-            yield held
+    def _behind(self) -> tuple[str, ...]:
+        """Paths of modules with tensors of their own that run behind the last Block, seen at the probe."""
+        walk, found = self.walk, list[str]()
+        inside = tuple(f"{block}." for block in walk.blocks)
+        last = walk.module.get_submodule(walk.blocks[-1])
+        with ExitStack() as hooks:
+            hooks.callback(last.register_forward_hook(lambda *_: found.clear()).remove)
+            for path, part in walk.module.named_modules():
+                if not f"{path}.".startswith(inside) and any(True for _ in part.parameters(recurse=False)):
+                    note = partial(_note, found, path)
+                    hooks.callback(part.register_forward_pre_hook(note).remove)
+            probe = walk.probe
+            walk.finish(self.view.fixed(walk.blocks), probe.samples, probe.states[-1], taped=False)
+        return tuple(found)
 
     def _lost(self, forward: Forward, number: int, batch: Samples) -> tuple[float, Tensor]:
         """The loss of a batch, and its gradient by the state behind the Blocks."""
         state = self.walk.states[number].detach().requires_grad_()
-        output = self.walk.finish(forward, number, state)
+        output = self.walk.finish(forward, batch, state, taped=True)
         loss = next_token_loss(output.logits, batch)  # type: ignore[attr-defined]
         return finite_loss(loss, self._where(number)), torch.autograd.grad(loss, state)[0]
 
@@ -121,21 +129,6 @@ class Sweep:
     def _where(self, number: int) -> str:
         done = sum(map(len, self.walk.batches[:number]))
         return f"calibration samples {done} to {done + len(self.walk.batches[number]) - 1}"
-
-
-@contextmanager
-def _running_behind(walk: Walk) -> Iterator[list[str]]:
-    """Filled with the paths of modules with tensors of their own that run behind the last Block."""
-    found: list[str] = []
-    inside = tuple(f"{block}." for block in walk.blocks)
-    last = walk.module.get_submodule(walk.blocks[-1])
-    with ExitStack() as hooks:
-        hooks.callback(last.register_forward_hook(lambda *_: found.clear()).remove)
-        for path, part in walk.module.named_modules():
-            if not f"{path}.".startswith(inside) and any(True for _ in part.parameters(recurse=False)):
-                note = partial(_note, found, path)
-                hooks.callback(part.register_forward_pre_hook(note).remove)
-        yield found
 
 
 def _note(found: list[str], path: str, *_: object) -> None:

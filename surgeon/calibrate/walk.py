@@ -90,8 +90,8 @@ class Walk:
         """What the current Block makes of `state`, batch `number`, with the way back to leaves."""
         return self._run(forward, self.batches[number], state, taped=True)
 
-    def finish(self, forward: Forward, number: int, state: Tensor) -> object:
-        """What the model returns for batch `number` where its last Block hands on `state`; with the way back.
+    def finish(self, forward: Forward, batch: Samples, state: Tensor, taped: bool) -> object:
+        """What the model returns for `batch` where its last Block gives `state`; `taped`: with the way back.
 
         The Walk stands behind the last Block.
         """
@@ -102,7 +102,7 @@ class Walk:
 
         hook = self.module.get_submodule(self.blocks[-1]).register_forward_pre_hook(before, with_kwargs=True)
         with self._stepped_over():
-            return stopped(self.module, forward, self.batches[number], [hook], taped=True)
+            return stopped(self.module, forward, batch, [hook], taped)
 
     def call(self, forward: Forward, number: int) -> tuple[tuple, dict[str, Any]]:
         """How the model calls the current Block for batch `number`: arguments and keywords."""
