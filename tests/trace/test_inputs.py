@@ -17,6 +17,7 @@ from surgeon.trace.picks import picks_of
 from surgeon.trace.terms import Atom, Product
 from tests.trace.dump import site_text
 from tests.trace.families import CONFIGS, GPT, bare
+from tests.trace.test_modalities import WIDTH, Reader
 from tests.trace.toys import HIDDEN, IDS, VOCAB, Toy, toy
 
 
@@ -46,7 +47,10 @@ def test_states_of_an_encoder_are_tried_where_a_decoder_accepts_them():
     module = skeleton(GPT2Config(**GPT, n_inner=88, n_positions=64, add_cross_attention=True))
     feed = example_inputs(module)
     ways = [list(extra) for kind in further_inputs(module, feed) for extra in kind]
-    assert ways == [["input_ids", "encoder_hidden_states"], ["input_ids", "token_type_ids"]]
+    assert [way for way in ways if len(way) > 1] == [
+        ["input_ids", "encoder_hidden_states"],
+        ["input_ids", "token_type_ids"],
+    ]
     graph = trace_module(module)
     assert [p.name for p in graph.parameters.values() if not p.touched] == []
     crossing = {
@@ -56,7 +60,9 @@ def test_states_of_an_encoder_are_tried_where_a_decoder_accepts_them():
         if "crossattention" in site.param and group.kind == "kv_group"
     }
     assert len(crossing) == 2
-    assert [extra for kind in further_inputs(bare("llama"), feed) for extra in kind] == []
+    assert {tuple(extra) for kind in further_inputs(bare("llama"), feed) for extra in kind} == {
+        ("input_ids",)
+    }
 
 
 class Forked(Toy):
@@ -116,6 +122,32 @@ def test_a_table_that_is_read_at_one_row_is_read_by_what_each_token_is():
     (types,) = [group for group in trace_module(module).groups if group.size == 3]  # all but the usual one
     assert types.locked is None
     assert [(port.name, port.dim) for port in types.ports] == [("token_type_ids", None)]
+
+
+class Summing(Reader):
+    """Every hundred tokens are summed up as one more, so that few of them reach no summary."""
+
+    def __init__(self):
+        super().__init__()
+        del self.connect
+        self.summary = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, input_ids):
+        whole = self.embed(input_ids)
+        parts = whole[:, : input_ids.shape[1] // 100 * 100].unflatten(1, (-1, 100)).mean(2)
+        return self.out(torch.cat([whole, self.summary(parts)], 1) if parts.shape[1] else whole)
+
+
+def test_a_long_text_reaches_what_sums_up_many_tokens():
+    torch.manual_seed(0)
+    module = randomised(Summing().eval())
+    text, long = recorded_inputs(module)
+    assert long["input_ids"].shape[1] > 100 > text["input_ids"].shape[1]
+    graph = trace_module(module)
+    assert [p.name for p in graph.parameters.values() if not p.touched] == []
+    assert {group.locked for group in graph.groups} == {None}
+    proofs = prove(module, graph, inputs=long)
+    assert [proof for proof in proofs if not (proof.passed and proof.sharp)] == []
 
 
 def test_a_part_that_is_not_called_shares_only_what_the_modules_around_it_see():

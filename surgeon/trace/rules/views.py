@@ -10,9 +10,9 @@ __all__: list[str] = []
 
 @rules.register("view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten")
 def view(op: Op) -> None:
-    """Factors are regrouped. What does not align is opaque in the middle, and locked."""
+    """Factors are regrouped. What does not align, or is empty, is opaque in the middle, and locked."""
     terms, sizes = op.dims(op.inputs[0]), op.shape(op.out)
-    shaped = op.state.unifier.reshape(terms, sizes)
+    shaped = None if 0 in sizes else op.state.unifier.reshape(terms, sizes)
     if shaped is None:
         shaped = _opaque_middle(op, terms, sizes)
     op.set(op.out, shaped)
