@@ -21,7 +21,14 @@ from surgeon.errors import VerifyError
 from surgeon.io import Checkpoint, DiskSource, has_own_code
 from surgeon.rebuild import load_into, probe_tokens
 from surgeon.rebuild.execution import GROUPED_BYTES, loop_where_needed
-from surgeon.rebuild.forward import all_tensors, call_with, feed, first_output, in_dtype_or_own
+from surgeon.rebuild.forward import (
+    all_tensors,
+    call_with,
+    cast_inputs,
+    feed,
+    first_output,
+    in_dtype_or_own,
+)
 from surgeon.rebuild.lazy import as_lazy
 from surgeon.rebuild.per_layer_class import stock_auto_class
 from surgeon.rebuild.quiet import quiet_transformers
@@ -142,8 +149,8 @@ def _reloaded_logits(fresh: PreTrainedModel, small: nn.Module, tokens: Tensor, t
 
     def outputs(dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
         own = _widened if dtype is not None else all_tensors
-        got = call_with(fresh, own(fresh), **feed(fresh, tokens))
-        want = call_with(small, own(small), **feed(small, tokens.to(device)))
+        got = call_with(fresh, own(fresh), **cast_inputs(feed(fresh, tokens), dtype))
+        want = call_with(small, own(small), **cast_inputs(feed(small, tokens.to(device)), dtype))
         return first_output(got).value, first_output(want).value
 
     got, want = in_dtype_or_own(outputs, torch.float64)

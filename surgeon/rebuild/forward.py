@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ __all__ = [
     "PrecisionLoss",
     "all_tensors",
     "call_with",
+    "cast_inputs",
     "encoder_states",
     "feed",
     "first_output",
@@ -80,6 +81,12 @@ def all_tensors(module: nn.Module, dtype: torch.dtype | None = None) -> dict[str
     return {name: cast[id(tensor)] for name, tensor in named.items()}
 
 
+def cast_inputs(inputs: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The same, floats in `dtype` where one is given."""
+    floats = {name: t.to(dtype) for name, t in inputs.items() if dtype is not None and t.is_floating_point()}
+    return {**inputs, **floats}
+
+
 def in_dtype_or_own(compute: Callable[[torch.dtype | None], T], dtype: torch.dtype | None) -> T:
     """``compute(dtype)``, or ``compute(None)`` where the model's code insists on its own dtype.
 
@@ -125,11 +132,27 @@ def first_output(output: object) -> Output:
 
 
 def feed(module: nn.Module, ids: Tensor) -> dict[str, Tensor]:
-    """Keyword arguments of one forward pass over `ids`; an encoder-decoder reads them on both sides."""
-    config = getattr(module, "config", None)
-    if getattr(config, "is_encoder_decoder", False):
-        return {"input_ids": ids, "decoder_input_ids": ids}
-    return {"input_ids": ids}
+    """Keyword arguments of one forward pass over `ids`; an encoder-decoder reads them on both sides.
+
+    A forward pass that insists on an image is given one at random, the same for the same ids.
+    """
+    given = {"input_ids": ids}
+    if getattr(getattr(module, "config", None), "is_encoder_decoder", False):
+        given["decoder_input_ids"] = ids
+    image = inspect.signature(module.forward).parameters.get("pixel_values")
+    if image is not None and image.default is inspect.Parameter.empty:
+        given["pixel_values"] = _image(module, ids)
+    return given
+
+
+def _image(module: nn.Module, ids: Tensor) -> Tensor:
+    """One random picture [rows, channels, height, width] a row of `ids`, as large as the config says."""
+    config: Any = module.config
+    side = getattr(config, "vision_config", config).image_size
+    first = next(part for part in module.modules() if isinstance(part, nn.Conv2d))
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn((len(ids), first.in_channels, side, side), generator=generator)
+    return image.to(device=ids.device, dtype=first.weight.dtype)
 
 
 def encoder_states(module: nn.Module, ids: Tensor) -> dict[str, Tensor]:

@@ -99,7 +99,9 @@ class Reshapes(TorchFunctionMode):
             other = [*sizes[:place], new, *sizes[place + 1 :]]
             if new is None or (-1 in sizes and (sizes[place] in states.shape or new not in states.shape)):
                 continue
-            if -1 in sizes or math.prod(sizes) != states.numel() == math.prod(other):
+            if -1 in sizes or (
+                sizes.count(sizes[place]) == 1 and math.prod(sizes) != states.numel() == math.prod(other)
+            ):
                 return other
         return sizes
 

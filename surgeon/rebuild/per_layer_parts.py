@@ -96,7 +96,8 @@ def parts_of(space: ConfigSpace, config: PreTrainedConfig, narrowing: Narrowing)
             rows[path][attribute] = list(shape)
     choices = list(_choices(space, config, module, narrowing, before))
     choices = choices if narrowing.block else _alike(own, choices)
-    chosen, reshaping = first_that_runs(module, narrowing.block, rows, choices)
+    axes = {name: [(width.old, width.new) for width in held] for name, held in narrowing.widths.items()}
+    chosen, reshaping = first_that_runs(module, narrowing.block, rows, choices, axes)
     for path, widths in reshaping.items():
         rows.setdefault(path, {})["reshapes"] = [list(pair) for pair in widths]
     fields: dict[str, int] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -44,7 +44,11 @@ class Choice(NamedTuple):
 
 
 def first_that_runs(
-    module: PreTrainedModel, block: str, rows: Mapping[str, Row], choices: Sequence[Choice]
+    module: PreTrainedModel,
+    block: str,
+    rows: Mapping[str, Row],
+    choices: Sequence[Choice],
+    axes: Mapping[str, Collection[tuple[int, int]]],
 ) -> tuple[tuple[int, ...], Reshapes]:
     """One value for each choice with which the narrowed block runs, and the reshapes that it takes.
 
@@ -53,13 +57,14 @@ def first_that_runs(
         block: its module path; empty for the whole.
         rows: what differs in its modules for certain, by path below it.
         choices: what is not certain, the values that come early most likely.
+        axes: for its tensors, by name below it, old and new sizes of the Axes in them.
 
     Raises:
         InfeasibleError: it runs with none.
     """
     trial = _trial(module, block)
     own = trial.own
-    reshaping = _reshapes(own, rows)
+    ways = [_reshapes(own, rows, {}), _reshapes(own, rows, axes)]  # axes as well where widths do not do
     for path, row in rows.items():
         change(own, path, row)
     fault: str | None = None
@@ -67,10 +72,11 @@ def first_that_runs(
         found, fault = trial.first(choices, tries)
         if found is not None:
             return found, {}
-        with _reshaped(own, reshaping):
-            found, _ = trial.first(choices, tries) if reshaping else (None, None)
-            if found is not None:
-                return found, {path: reshaping[path] for path in reshaping if trial.needs(path)}
+        for reshaping in filter(None, ways):
+            with _reshaped(own, reshaping):
+                found, _ = trial.first(choices, tries)
+                if found is not None:
+                    return found, {path: reshaping[path] for path in reshaping if trial.needs(path)}
     raise InfeasibleError(
         f"'{block}' cannot be run with the planned shapes, whatever its attributes are: {fault}",
         hint="another count, or fewer kinds in one step",
@@ -154,8 +160,10 @@ def _reshaped(own: nn.Module, reshaping: Reshapes) -> Iterator[None]:
             own.get_submodule(path).__class__ = before
 
 
-def _reshapes(own: nn.Module, rows: Mapping[str, Row]) -> Reshapes:
-    """Modules right above those that narrow, and the widths of the latter that have one new size there."""
+def _reshapes(
+    own: nn.Module, rows: Mapping[str, Row], axes: Mapping[str, Collection[tuple[int, int]]]
+) -> Reshapes:
+    """Modules right above those that narrow; widths of the latter, and sizes in them, with one new size."""
     widths: dict[str, dict[int, set[int]]] = {}
     for path, row in rows.items():
         held = own.get_submodule(path)
@@ -163,7 +171,7 @@ def _reshapes(own: nn.Module, rows: Mapping[str, Row]) -> Reshapes:
             old = getattr(held, name, None)
             if path and isinstance(old, Tensor) and isinstance(shape, list):
                 above = widths.setdefault(_above(own, path), {})
-                for before, after in zip(old.shape, shape, strict=True):
+                for before, after in (*zip(old.shape, shape, strict=True), *axes.get(f"{path}.{name}", ())):
                     if before != after:
                         above.setdefault(before, set()).add(after)
     return {

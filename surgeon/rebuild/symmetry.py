@@ -24,6 +24,7 @@ from surgeon.rebuild.forward import (
     PrecisionLoss,
     all_tensors,
     call_with,
+    cast_inputs,
     feed,
     first_output,
     probe_tokens,
@@ -113,7 +114,7 @@ def _reference(module: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[dict[st
         with torch.no_grad(), loss:
             return (
                 tensors,
-                first_output(call_with(module, tensors, **_cast(inputs, torch.float64))),
+                first_output(call_with(module, tensors, **cast_inputs(inputs, torch.float64))),
                 loss.tolerance,
             )
     except RuntimeError:  # the model's own code insists on a narrower dtype, or overflows it
@@ -122,12 +123,8 @@ def _reference(module: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[dict[st
     narrow = torch.float32 if own == torch.float64 else own
     tensors = all_tensors(module, narrow)
     with torch.no_grad():
-        want = first_output(call_with(module, tensors, **_cast(inputs, narrow)))
+        want = first_output(call_with(module, tensors, **cast_inputs(inputs, narrow)))
     return tensors, want, float(torch.finfo(narrow).eps) ** 0.5
-
-
-def _cast(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in inputs.items()}
 
 
 def randomised(module: M, seed: int = 0) -> M:
@@ -207,5 +204,5 @@ def _error(
 ) -> float:
     with torch.no_grad():
         dtype = next(t.dtype for t in tensors.values() if t.is_floating_point())
-        got = first_output(call_with(module, tensors, **_cast(inputs, dtype))).value
+        got = first_output(call_with(module, tensors, **cast_inputs(inputs, dtype))).value
     return float((got - want.value).abs().max() / want.value.abs().max())

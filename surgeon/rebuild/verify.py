@@ -21,6 +21,7 @@ from surgeon.rebuild.forward import (
     PrecisionLoss,
     all_tensors,
     call_with,
+    cast_inputs,
     feed,
     first_output,
     in_dtype_or_own,
@@ -107,8 +108,10 @@ def compare(
 
     def outputs(dtype: torch.dtype | None) -> tuple[Output, Output]:
         return (
-            first_output(masked(original, plan, graph, dtype)(**feed(original, ids))),
-            first_output(call_with(small, all_tensors(small, dtype), **feed(small, small_ids))),
+            first_output(masked(original, plan, graph, dtype)(**cast_inputs(feed(original, ids), dtype))),
+            first_output(
+                call_with(small, all_tensors(small, dtype), **cast_inputs(feed(small, small_ids), dtype))
+            ),
         )
 
     with torch.no_grad(), loss:
