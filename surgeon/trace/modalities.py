@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.trace.numbers import config_fields, unused_primes
-from surgeon.trace.pictures import images, videos
+from surgeon.trace.pictures import BESIDE, images, videos
 from surgeon.trace.record import Recorder
 from surgeon.trace.sounds import sounds
 
@@ -29,13 +29,30 @@ Word = Literal["image", "video", "audio"]
 def modality_inputs(module: nn.Module, feed: Mapping[str, Tensor]) -> Iterator[Iterator[Feed]]:
     """For images, videos and sounds: inputs in the place of `feed`, in each way that the model may want them.
 
-    Every row has one, or the first row alone, and as many placeholders among its ids as it has features.
+    Images twice, the second time beside masks that choose another way through the model. Every row has one,
+    or the first row alone, and as many placeholders among its ids as it has features.
     """
     names = inspect.signature(module.forward).parameters
     rows = feed["input_ids"].shape[0]
     yield _in_text(module, names, feed, "image", images(module, names, rows))
     yield _in_text(module, names, feed, "video", videos(module, names, rows))
     yield _in_text(module, names, feed, "audio", sounds(module, names, rows))
+    yield _in_text(module, names, feed, "image", _chosen(names, images(module, names, rows), rows))
+
+
+def _chosen(names: Mapping[str, Any], samples: Iterator[Feed], rows: int) -> Iterator[Feed]:
+    """`samples` with masks [rows] that choose another way through the model for each, where it takes any."""
+    masks = [name for name in names if name.endswith("_mask") and not name.endswith("attention_mask")]
+    for made in samples if masks else ():
+        more = {name: torch.ones(rows, dtype=torch.bool) for name in masks if name not in made}
+        if more:
+            yield made | more
+
+
+def _features(module: nn.Module, word: Word) -> Any:
+    """The model's own function that makes vectors of a sample; None where it has none."""
+    name = f"get_{word}_features"
+    return next((getattr(part, name) for part in module.modules() if hasattr(part, name)), None)
 
 
 def _in_text(
@@ -59,15 +76,14 @@ def _with_placeholders(
     module: nn.Module, names: Mapping[str, Any], feed: Mapping[str, Tensor], word: Word, made: Feed
 ) -> Iterator[Feed]:
     """`made` with ids that hold as many placeholders as it has features, where the model counts them."""
-    holder = next((part for part in module.modules() if hasattr(part, f"get_{word}_features")), None)
-    features = getattr(holder, f"get_{word}_features", None)
+    features = _features(module, word)
     token = _placeholder(module, word)
     if features is None or token is None:
         yield {name: value for name, value in feed.items() if name in names} | made
         return
     count = _count(features, made)
     rows = feed["input_ids"].shape[0]
-    samples = len(made.get("image_grid_thw", feed["input_ids"]))
+    samples = len(next((made[name] for name in BESIDE if name in made), feed["input_ids"]))
     if not count or count % samples:
         return
     length = next(prime for prime in unused_primes(module, least=count // samples + 2) if prime != rows)
@@ -94,8 +110,9 @@ def _count(features: Any, made: Feed) -> int | None:
     """How many vectors `features` makes of a sample; None where it will not take it."""
     accepted = inspect.signature(features).parameters
     named = {name: value for name, value in made.items() if name in accepted}
+    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     output = None
-    for given in (named, made):  # a function may hand on what it does not name
+    for given in (made, named) if hands_on else (named, made):
         try:
             with torch.no_grad(), Recorder():
                 output = features(**given)

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from surgeon.trace.numbers import config_fields, unused_primes
 
-__all__ = ["images", "videos"]
+__all__ = ["BESIDE", "images", "videos"]
+
+BESIDE = ("image_grid_thw", "target_sizes")
+"""Inputs that say of each picture how its patches lie; a batch that has them has one picture in all."""
 
 _MANY = 4
 """Up to so many input channels a convolution is taken to read an image."""
@@ -127,7 +130,7 @@ def _patches(module: nn.Module, names: Names, rows: int) -> Iterator[Feed]:
             elif "image_grid_thw" in names:
                 yield from _patches_beside_grids(names, prime, channels, (depth, *sides))
             elif "target_sizes" in names and depth == 1:
-                yield _strip(rows, prime, channels, sides)
+                yield _strip(prime, channels, sides)
             elif depth == 1 and not _readers(module):
                 patches = _noise(rows, prime, channels * prod(sides))
                 yield {"pixel_values": patches}
@@ -171,14 +174,14 @@ def _padded_patches(rows: int, prime: int, values: int) -> Feed:
     return {"pixel_values": pixels, "spatial_shapes": shapes, "pixel_attention_mask": whole}
 
 
-def _strip(rows: int, prime: int, channels: int, sides: tuple[int, int]) -> Feed:
-    """All patches side by side in one picture [1, channels, height, width], beside grids [rows, 2].
+def _strip(prime: int, channels: int, sides: tuple[int, int]) -> Feed:
+    """All patches side by side in one picture [1, channels, height, width], beside its grid [1, 2].
 
     The grid has four times as many as no axis has, for it may be merged twice.
     """
     high, wide = sides
-    grids = torch.tensor([[4, 4 * prime]]).expand(rows, 2).clone()
-    return {"pixel_values": _noise(1, channels, high, rows * 16 * prime * wide), "target_sizes": grids}
+    grids = torch.tensor([[4, 4 * prime]])
+    return {"pixel_values": _noise(1, channels, high, 16 * prime * wide), "target_sizes": grids}
 
 
 def _noise(*shape: int) -> Tensor:

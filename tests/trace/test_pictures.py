@@ -269,3 +269,35 @@ def test_what_another_text_or_an_encoder_reaches_is_recorded(kind):
     assert [p.name for p in graph.parameters.values() if not p.touched] == []
     (stream,) = [group for group in graph.groups if "embed.weight" in group.params and group.size == WIDTH]
     assert stream.locked is None
+
+
+class TwoWays(Pictures):
+    """Pictures go another way where the batch is said to be fine."""
+
+    def __init__(self):
+        super().__init__()
+        self.fine = nn.Linear(TOWER, WIDTH)
+
+    def get_image_features(self, pixel_values, **kwargs):
+        if kwargs.get("fine_mask") is None:
+            return super().get_image_features(pixel_values)
+        return self.fine(self.tower(pixel_values).flatten(2).transpose(1, 2)[:, :4])
+
+    def forward(self, input_ids, pixel_values=None, fine_mask=None):
+        if pixel_values is None:
+            return self.read(input_ids)
+        return self.read(input_ids, self.get_image_features(pixel_values, fine_mask=fine_mask))
+
+
+def test_a_mask_that_chooses_another_way_through_the_model_is_tried_behind_the_first():
+    module = made(TwoWays)
+    feeds = recorded_inputs(module)
+    assert [set(feed) - {"input_ids"} for feed in feeds] == [
+        set(),
+        {"pixel_values"},
+        {"pixel_values", "fine_mask"},
+    ]
+    graph = trace_module(module)
+    assert [p.name for p in graph.parameters.values() if not p.touched] == []
+    proofs = prove(module, graph, inputs=feeds[-1])
+    assert [proof for proof in proofs if not proof.passed] == []
