@@ -277,3 +277,25 @@ def test_a_source_that_changes_meanwhile_publishes_nothing(saved_llama, tmp_path
     with pytest.raises(CheckpointError, match="changed while it was being read"):
         cut((FFN,), model, tmp_path / "out", cache, progress=touch)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_stopped_goes_on_after_its_last_whole_shard(saved_llama, tmp_path, cache, known):
+    model, small = saved_llama(), {"export": {"shard_size": "40KB"}}
+    plan_report(recipe(FFN), model=model, cache=cache)
+    known()
+    read, stopped, out = recipe(FFN, **small), tmp_path / "stopped", tmp_path / "out"
+
+    def stop(stage, done, total):
+        if stage == "write" and done > total / 2:
+            raise KeyboardInterrupt
+
+    surgeon.run(read, model=model, out=out, cache=cache, proof=False)
+    with pytest.raises(KeyboardInterrupt):
+        surgeon.run(read, model=model, out=stopped, cache=cache, proof=False, progress=stop)
+    assert not stopped.exists()
+    whole = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob(".stopped*/model-*.safetensors")}
+    assert whole
+    surgeon.run(read, model=model, out=stopped, cache=cache, proof=False)
+    assert {name: (stopped / name).stat().st_mtime_ns for name in whole} == whole
+    for file in out.iterdir():
+        assert (stopped / file.name).read_bytes() == file.read_bytes(), file.name
