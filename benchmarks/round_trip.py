@@ -161,7 +161,7 @@ class Trip:
                     dropped += [edit.block for edit in edits]
                     break
             else:
-                if all(IDLE in words for words in met):
+                if any(IDLE in words for words in met):
                     unreached.append(stack.container)  # a tower for images, and these tokens have none
                     continue
                 return {"ok": False, "dropped": dropped, "why": met[-1][:400]}
