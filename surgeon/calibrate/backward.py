@@ -78,11 +78,15 @@ class Sweep:
         return tuple(found)
 
     def _lost(self, forward: Forward, number: int, batch: Samples) -> tuple[float, Tensor]:
-        """The loss of a batch, and its gradient by the state behind the Blocks."""
-        state = self.walk.states[number].detach().requires_grad_()
-        output = self.walk.finish(forward, batch, state, taped=True)
-        loss = next_token_loss(output.logits, batch)  # type: ignore[attr-defined]
-        return finite_loss(loss, self._where(number)), torch.autograd.grad(loss, state)[0]
+        """The loss of a batch, and its gradient by the state behind the Blocks; one sample at a time."""
+        loss, back = 0.0, []
+        for sample, entering in zip(batch.batches(1), self.walk.states[number].split(1), strict=True):
+            share, state = sample.predicted / batch.predicted, entering.detach().requires_grad_()
+            output = self.walk.finish(forward, sample, state, taped=True)
+            own = next_token_loss(output.logits, sample)  # type: ignore[attr-defined]
+            loss += share * finite_loss(own, self._where(number))
+            back.append(torch.autograd.grad(share * own, state)[0])
+        return loss, torch.cat(back)
 
     def state(self) -> dict[str, Tensor]:
         """What flows back and the losses, by name."""

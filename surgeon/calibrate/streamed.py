@@ -50,7 +50,7 @@ def gather_streamed(
         dropped: those that the Plan leaves out.
         samples: what is read.
         wanted: keys of what happens inside single Blocks, and of gradients of their parameters.
-        batch_size: samples at a time; gradients, and Statistics that need single samples, set it to 1.
+        batch_size: samples at a time; Statistics that need single samples set it to 1.
         progress: told Blocks done and Blocks in all; a way back counts as well.
         keep: what becomes of states and results that have to wait.
         unfinished: where a run that was killed is taken up and put aside.
@@ -63,7 +63,7 @@ def gather_streamed(
     """
     keys = tuple(dict.fromkeys(wanted))
     _check_params(blocks, keys)
-    single = any(key.gradients or key.per_sample for key in keys)
+    single = any(key.per_sample for key in keys)
     held = {} if unfinished is None else unfinished.resume(keep)
     size = 1 if single else batch_size
     own = _sharing(view, keys, samples, size, ranks)
