@@ -18,7 +18,7 @@ from surgeon.errors import TraceError
 from surgeon.trace.modalities import modality_inputs
 from surgeon.trace.numbers import dim_sizes, unused_primes
 
-__all__ = ["data_sizes", "example_inputs", "further_inputs", "kind_inputs"]
+__all__ = ["data_sizes", "example_inputs", "further_inputs", "kind_inputs", "longer_inputs"]
 
 _LONG = (140, 560)
 """Lengths above what is usual to be summed up as one, 128 and 512 tokens."""
@@ -52,7 +52,7 @@ def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[Itera
     Each kind in all the ways that the model may want it, of which one is enough, in the place of `feed`.
     States of an encoder, for a decoder that can attend to one. Ids of a second vocabulary, or of entities and
     where in the text they are. The sort of every token. A first token that all attend to. Images, videos and
-    sounds, in several layouts. A long text, for what begins with many tokens.
+    sounds, in several layouts.
     """
     accepted = inspect.signature(module.forward).parameters
     ids = feed["input_ids"]
@@ -66,7 +66,6 @@ def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[Itera
         first = (torch.arange(ids.shape[1]) == 0).to(ids.dtype).expand_as(ids).clone()
         yield iter([{**feed, "global_attention_mask": first}])
     yield from modality_inputs(module, feed)
-    yield (_longer(module, feed, least) for least in _LONG)
 
 
 def kind_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[dict[str, torch.Tensor]]:
@@ -83,10 +82,11 @@ def kind_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[dict[str
     yield from ({**feed, name: sort} for name, sort in sorts.items())
 
 
-def _longer(module: nn.Module, feed: Mapping[str, Any], least: int) -> dict[str, torch.Tensor]:
-    """The ids in `feed`, and as many more as make them at least `least`, a prime number in all."""
-    length = unused_primes(module, least=least)[0]
-    return {name: ids.new_zeros(len(ids), length) for name, ids in feed.items()}
+def longer_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[dict[str, torch.Tensor]]:
+    """The ids in `feed`, and many more: for what begins with many tokens."""
+    for least in _LONG:
+        length = unused_primes(module, least=least)[0]
+        yield {name: ids.new_zeros(len(ids), length) for name, ids in feed.items()}
 
 
 def _is_sort(name: str) -> bool:

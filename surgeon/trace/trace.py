@@ -23,7 +23,7 @@ from surgeon.trace.assemble import assemble
 from surgeon.trace.calls import Call, module_calls
 from surgeon.trace.escapes import escapes
 from surgeon.trace.fake import storage_less
-from surgeon.trace.inputs import data_sizes, example_inputs, further_inputs, kind_inputs
+from surgeon.trace.inputs import data_sizes, example_inputs, further_inputs, kind_inputs, longer_inputs
 from surgeon.trace.propagate import propagate
 from surgeon.trace.record import Recorder, Value
 from surgeon.trace.recording import Recording
@@ -92,8 +92,8 @@ def _record(module: nn.Module, feeds: list[dict[str, Any]], *, optional: bool) -
         run = functools.partial(_attempt, module, state=state, calls=calls, outputs=outputs, done=done)
         failures = [error for feed in feeds if (error := run(feed, optional=optional)) is not None]
         if optional:
-            learned = {value.id for value, names in values.items() if not parameters[names[0]].buffer}
-            _record_the_rest(module, feeds[0], run, state, learned)
+            learned = {v.id: names[0] for v, names in values.items() if not parameters[names[0]].buffer}
+            _record_the_rest(module, feeds[0], run, state, learned, calls)
         if failures and not recorder.events:
             raise failures[0]
     return Recording(state, parameters, _by_name(values), initial, calls, outputs, tuple(done))
@@ -104,20 +104,27 @@ def _record_the_rest(
     feed: dict[str, Any],
     run: Callable[..., TraceError | None],
     state: TraceState,
-    learned: Set[int],
+    learned: Mapping[int, str],
+    calls: list[Call],
 ) -> None:
     """Run other kinds of input while parameters are untouched; of each kind the first that reaches some.
 
     Before that, what says for every token which row of a table to read, where one was read for all of them.
+    At last a long text, where a layer that read the text left parameters of its own out.
     """
     recorder = state.recorder
+    layers = tuple({f"{call.path}." for call in calls if call.path.rpartition(".")[2].isdigit()})
     if _reads_one_row(state):
         next((extra for extra in kind_inputs(module, feed) if run(extra, optional=True) is None), None)
     for ways in further_inputs(module, feed):
-        untouched = learned - _read(recorder)
+        untouched = learned.keys() - _read(recorder)
         if not untouched:
             return
         next((extra for extra in ways if run(extra, optional=True, wanted=untouched) is None), None)
+    untouched = learned.keys() - _read(recorder)
+    if any(learned[number].startswith(layers) for number in untouched):
+        ways = longer_inputs(module, feed)
+        next((long for long in ways if run(long, optional=True, wanted=untouched) is None), None)
 
 
 def _reads_one_row(state: TraceState) -> bool:
