@@ -9,26 +9,26 @@ all done in the thorough way. Nothing is compared with the masked original. Not 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgeon.api.beside import write_beside
+from surgeon.api.copying import write_copied
 from surgeon.api.cost import cost_of
 from surgeon.api.progress import Progress
 from surgeon.api.stepping import take_steps
 from surgeon.graph import Graph
 from surgeon.io.boot import boot_id
-from surgeon.io.documents import write_page
 from surgeon.io.fingerprint import fingerprint_of
 from surgeon.io.header import TensorHeader
 from surgeon.io.hub import local_folder
 from surgeon.io.outlines import Outline, Outlines
 from surgeon.io.publish import check_output, publishing
-from surgeon.io.shards import Piece, write_shards
-from surgeon.io.side_files import parse_size, side_files
+from surgeon.io.shards import Piece
+from surgeon.io.side_files import parse_size
 from surgeon.io.slices import Files, Selection
 from surgeon.io.stored_numbers import has_numbers, stored_numbers
 from surgeon.io.weights import find_weights
@@ -126,14 +126,9 @@ def run_outlined(
         size = parse_size(recipe.export.shard_size)
         needed = sum(piece.nbytes for piece in found.pieces)
         with publishing(target, found.folder, needed, _key(found, recipe), durable=False) as staging:
-            write_shards(
-                staging, found.pieces, size, lambda done, total: progress("write", done, total), durable=False
-            )
+            told = partial(progress, "write")
+            write_copied(staging, found.folder, found.pieces, found.pages, size, told)
             files.check()
-            for side in side_files(found.folder):
-                shutil.copyfile(side, staging / side.name)
-            for name, text in found.pages.items():
-                write_page(text, staging / name)
             write_beside(staging, found.plan, found.graph, found.report, recipe.dump(), found.plan)
     return found.report
 
