@@ -18,7 +18,7 @@ from surgeon.rebuild.execution import plain_execution
 from surgeon.rebuild.forward import first_output
 from surgeon.rebuild.per_layer_class import MODELING_FILE
 
-__all__ = ["difference", "generates_still", "reloaded"]
+__all__ = ["difference", "generates_still", "own_save_loads", "reloaded"]
 
 SAME = 1e-5
 """Allowed difference between a model and its reloaded copy, relative to the largest logit."""
@@ -74,6 +74,18 @@ def reloaded(
         if not fine:
             return {**words, "ok": False, "why": f"generate: {words['generate']}"}
     return words
+
+
+def own_save_loads(family: Family, original: PreTrainedModel, folder: Path) -> bool:
+    """Whether stock transformers loads without gaps what it saves of the original itself."""
+    known = type(original.config) in family.auto_class._model_mapping
+    loader = family.auto_class if known else family.model_class
+    try:
+        original.save_pretrained(folder)
+        _, report = loader.from_pretrained(folder, output_loading_info=True)
+    except Exception:  # the finding: a family may raise anything
+        return False
+    return not any(report.values())
 
 
 def generates_still(

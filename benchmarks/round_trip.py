@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from benchmarks.attempts import Attempt, Export
 from benchmarks.kept_counts import KEPT, nearest_smaller, share_of
-from benchmarks.reloading import difference, generates_still, reloaded
+from benchmarks.reloading import difference, generates_still, own_save_loads, reloaded
 from benchmarks.zoo import Family
 from benchmarks.zoo.running import proof_inputs
 from surgeon.errors import SurgeonError
@@ -249,6 +249,18 @@ class Trip:
 
     def reload(self, folder: Path) -> dict[str, object]:
         """The stock auto class loads what was written and computes the same."""
+        try:
+            words = self._reloaded(folder)
+        except Exception as error:  # the finding: transformers raises whatever its parts raise
+            words = {
+                "": {"ok": False, "why": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            }
+        why = "; ".join(f"{layout}: {said['why']}" for layout, said in words.items() if not said["ok"])
+        if why and not own_save_loads(self.family, self.model, folder / "original"):
+            why = f"stock transformers does not load its own save of the original either: {why}"
+        return {"ok": not why, **words, "why": why or None}
+
+    def _reloaded(self, folder: Path) -> dict[str, dict[str, object]]:
         words: dict[str, dict[str, object]] = {}
         for layout, export in self._exports.items():
             if export.small is not None:
@@ -256,8 +268,7 @@ class Trip:
                 words[layout] = reloaded(
                     self.family, folder / layout, export.small, self.model, self.tokens, own
                 )
-        why = "; ".join(f"{layout}: {said['why']}" for layout, said in words.items() if not said["ok"])
-        return {"ok": not why, **words, "why": why or None}
+        return words
 
     def _tried(self, edits: Sequence[Edit], layout: ExportLayout) -> Attempt:
         """Rebuild by `edits` and compare with the masked original."""
