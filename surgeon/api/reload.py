@@ -7,7 +7,6 @@ comparison with the original (`surgeon.rebuild.compare`).
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
@@ -170,8 +169,7 @@ def _widened(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _forward(fresh: PreTrainedModel, tokens: Tensor) -> str:
-    known = inspect.signature(fresh.forward).parameters
-    plain = {"use_cache": False} if "use_cache" in known else {}  # generation asks for the cache
+    plain = {"use_cache": False} if fresh.can_generate() else {}  # generation asks for the cache
     if not bool(torch.isfinite(first_output(fresh(**feed(fresh, tokens), **plain)).value).all()):
         raise VerifyError(f"a forward pass of the reloaded model in {fresh.dtype} is not finite")
     return str(fresh.dtype).removeprefix("torch.")
