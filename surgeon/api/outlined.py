@@ -176,12 +176,19 @@ def _planned(
         ledger=tuple(LedgerRow.model_validate(row) for row in comes_to["ledger"]),
         loads=tuple(Loads.model_validate(one) for one in comes_to["loads"]),
     )
-    cuts = cuts_of(plan, graph)
+    return Outlined(plan, graph, report, folder, _pieces(plan, known, tensors, comes_to), comes_to["pages"])
+
+
+def _pieces(
+    plan: Plan, known: Outline, tensors: Mapping[str, TensorHeader], comes_to: Mapping[str, Any]
+) -> tuple[Piece, ...]:
+    """What `plan` leaves of the stored tensors, by their new names."""
+    cuts = cuts_of(plan, known.graph)
     pieces = []
     for new, param, shape in comes_to["pieces"]:
         stored = tensors[known.stored[param]]
         pieces.append(Piece(new, stored.dtype, tuple(shape), Selection(stored, cuts.get(param, {}))))
-    return Outlined(plan, graph, report, folder, tuple(pieces), comes_to["pages"])
+    return tuple(pieces)
 
 
 def _key(found: Outlined, recipe: Recipe) -> str:
