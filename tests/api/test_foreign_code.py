@@ -94,5 +94,8 @@ def test_an_original_that_fails_with_a_cache_is_measured_without_one(tmp_path):
     BambaForCausalLM(config).save_pretrained(tmp_path / "model")
     report = surgeon.run(RECIPE, model=tmp_path / "model", out=tmp_path / "small")
     assert set(report.measured["metrics"]) == {"parameters", "bytes"}
-    assert all("the original fails: ValueError: `get_seq_length`" in why for why in report.measured["unmeasured"].values())
+    assert all(
+        "the original fails: ValueError: `get_seq_length`" in why
+        for why in report.measured["unmeasured"].values()
+    )
     assert any("so it does with the original" in said for said in report.measured["checks"])
