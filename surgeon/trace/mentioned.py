@@ -29,10 +29,7 @@ def unmentioned(module: nn.Module, parameters: Iterable[str]) -> frozenset[str]:
 def _is_mentioned(module: nn.Module, parameter: str, names: Set[str]) -> bool:
     holder = module
     for step in parameter.split("."):
-        made = isinstance(holder, _CONTAINERS) or any(
-            "getattr" in code.co_names for code in _code(type(holder))
-        )
-        if not made and step not in names:
+        if not _makes_names(holder) and step not in names:
             return False
         holder = getattr(holder, step)
     return True
