@@ -105,6 +105,7 @@ def _shrunk(default: PreTrainedConfig, variant: Variant, special: dict[str, int]
         if isinstance(layers, list):
             changed["layer_types"] = ["full_attention"] * len(layers)
     changed |= _parts_of_hidden(own, changed)
+    changed |= _merged_patches(own, changed)
     changed |= _resolutions(own, variant)
     if variant.narrow_lists:
         changed |= _narrowed(own, changed)
@@ -187,6 +188,24 @@ def _parts_of_hidden(own: Mapping[str, object], changed: Mapping[str, object]) -
         for name, value in own.items()
         if isinstance(value, (list, tuple)) and len(value) > 1 and _whole(value) and sum(value) == old
     }
+
+
+def _merged_patches(own: Mapping[str, object], changed: Mapping[str, object]) -> dict[str, object]:
+    """Widths of what a tower hands on, where these are those of all patches that it merges, side by side."""
+    found: dict[str, object] = {}
+    for name, part in own.items():
+        merged = _declared(part).get("merge_size") if isinstance(part, PreTrainedConfig) else None
+        tiny = changed.get(name)
+        if not isinstance(merged, int) or not isinstance(tiny, dict):
+            continue
+        old, new = _width(_declared(part)), tiny.get("hidden_size")
+        if merged > 1 and old and isinstance(new, int):
+            found |= {
+                field: new * merged**2
+                for field, value in own.items()
+                if value == old * merged**2 and field in changed
+            }
+    return found
 
 
 def _narrowed(own: Mapping[str, object], changed: Mapping[str, object]) -> dict[str, object]:

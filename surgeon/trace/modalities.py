@@ -99,7 +99,9 @@ def _with_placeholders(
 def _placeholder(module: nn.Module, word: Word) -> int | None:
     """The token id that stands for a part of a sample, rather than for where one begins or ends."""
     found: dict[str, int] = {}
-    for name, value in config_fields(module):
+    config = getattr(module, "config", None)
+    aliases = {alias: getattr(config, alias, None) for alias in getattr(config, "attribute_map", ())}
+    for name, value in (*config_fields(module), *aliases.items()):
         words = name.split("_")
         if word in words and "token" in words and words[-1] in ("id", "index") and isinstance(value, int):
             found.setdefault(name, value)

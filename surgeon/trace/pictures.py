@@ -17,7 +17,7 @@ from surgeon.trace.numbers import config_fields, unused_primes
 
 __all__ = ["BESIDE", "images", "videos"]
 
-BESIDE = ("image_grid_thw", "target_sizes")
+BESIDE = ("image_grid_thw", "target_sizes", "image_grids")
 """Inputs that say of each picture how its patches lie; a batch that has them has one picture in all."""
 
 _MANY = 4
@@ -129,6 +129,8 @@ def _patches(module: nn.Module, names: Names, rows: int) -> Iterator[Feed]:
                 yield _padded_patches(rows, prime, channels * depth * prod(sides))
             elif "image_grid_thw" in names:
                 yield from _patches_beside_grids(names, prime, channels, (depth, *sides))
+            elif "image_token_pooling" in names and "image_grids" in names and depth == 1:
+                yield from _pooled_patches(module, prime, channels * prod(sides))
             elif "target_sizes" in names and depth == 1:
                 yield _strip(prime, channels, sides)
             elif depth == 1 and not _readers(module):
@@ -172,6 +174,20 @@ def _padded_patches(rows: int, prime: int, values: int) -> Feed:
     shapes = torch.tensor([[2, 2 * prime]]).expand(rows, 2).clone()
     whole = torch.ones(pixels.shape[:2], dtype=torch.int64)
     return {"pixel_values": pixels, "spatial_shapes": shapes, "pixel_attention_mask": whole}
+
+
+def _pooled_patches(module: nn.Module, prime: int, values: int) -> Iterator[Feed]:
+    """Patches [1, positions, values] beside which of them make each token, [tokens, 2], and grids [1, 4].
+
+    As many patches as the config has positions for; a grid is of rows and columns of tokens, twice.
+    """
+    counts = [value for name, value in config_fields(module) if name.endswith("num_position_embeddings")]
+    for count in dict.fromkeys(count for count in counts if isinstance(count, int)):
+        yield {
+            "pixel_values": _noise(1, count, values),
+            "image_token_pooling": torch.arange(2 * prime).reshape(prime, 2) % count,
+            "image_grids": torch.tensor([[1, prime, 0, 0]]),
+        }
 
 
 def _strip(prime: int, channels: int, sides: tuple[int, int]) -> Feed:

@@ -85,6 +85,15 @@ def test_a_window_of_pixels_holds_patches_still():
     assert config.window_size // config.patch_size // config.spatial_merge_size > 0
 
 
+def test_what_reads_merged_patches_is_as_wide_as_they_are():
+    default = family("image_text/muse_glimmer").config_class()
+    before = default.vision_config.hidden_size * default.vision_config.merge_size**2
+    assert default.out_hidden_size == before
+    config = type(default)(**tiny_fields(default, Variant()))
+    assert config.vision_config.hidden_size == SIZES.hidden
+    assert config.out_hidden_size == SIZES.hidden * config.vision_config.merge_size**2
+
+
 def test_field_names_tell_what_they_count():
     assert size_of("num_key_value_heads") == ("kv_heads", 2)
     assert size_of("num_attention_heads")[0] == "heads"

@@ -139,6 +139,43 @@ class BarePatches(Projected):
         return self.read(input_ids, None if pixel_values is None else self.get_image_features(pixel_values))
 
 
+class Pooled(Projected):
+    """[crops, places, 48] beside which patches each token is made of, and how many tokens there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.config.num_position_embeddings = 10
+        self.places = nn.Parameter(torch.randn(10, TOWER))
+
+    def get_image_features(self, pixel_values, image_token_pooling, image_grids):
+        patches = (self.tower(pixel_values) + self.places).tanh().flatten(0, 1)
+        if image_token_pooling.unique().numel() != len(patches):
+            raise ValueError("every patch in some token, please")
+        tokens = patches[image_token_pooling].sum(1)
+        if int((image_grids[:, 0] * image_grids[:, 1] + image_grids[:, 2] * image_grids[:, 3]).sum()) != len(
+            tokens
+        ):
+            raise ValueError("as many tokens as the grids have, please")
+        return self.connect(tokens)
+
+    def forward(self, input_ids, pixel_values=None, image_token_pooling=None, image_grids=None):
+        if pixel_values is None:
+            return self.read(input_ids)
+        return self.read(input_ids, self.get_image_features(pixel_values, image_token_pooling, image_grids))
+
+
+class Called(Pictures):
+    """A config that has another name for the token of an image than all the others."""
+
+    def __init__(self):
+        super().__init__()
+        fields = vars(self.config)
+        token = fields.pop("image_token_id")
+        config = type("Config", (type(self.config),), {"attribute_map": {"image_token_id": "image_patch_id"}})
+        config.image_token_id = property(lambda config: config.image_patch_id)
+        self.config = config(image_start_token_id=2, image_patch_id=token, **fields)
+
+
 class Begun(Pictures):
     """A config that names the token before an image first."""
 
@@ -159,7 +196,8 @@ class Mute(Pictures):
         return self.out((self.embed(input_ids) + seen[:, None]).tanh())
 
 
-LAYOUTS = [Apart, OneBatch, Pixels, Strip, MaskedTiles, Resolutions, ShapedTiles, BarePatches, Begun, Mute]
+LAYOUTS = [Apart, OneBatch, Pixels, Strip, MaskedTiles, Resolutions, ShapedTiles, BarePatches, Pooled]
+LAYOUTS += [Called, Begun, Mute]
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
