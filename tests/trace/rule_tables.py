@@ -207,6 +207,11 @@ COUPLED = {
         {"a": matrix(20, 24)},
         [WHOLE | {"a[1] 0+[24:1]"}],
     ),
+    "values of rows put in": (
+        lambda t, x: x.masked_scatter((torch.arange(19) < 4)[:, None].expand(5, 19, 24), (t.a @ t.b).flatten()),
+        {"a": matrix(20, 7), "b": matrix(7, 24)},
+        [WHOLE | {"b[1] 0+[24:1]"}],
+    ),
     "all true": (lambda t, x: x * (1.0 + torch.ops.aten._is_all_true(x.abs() >= 0)), {}, [WHOLE]),
     "counts written out": (
         lambda t, x: x.index_select(1, torch.repeat_interleave(torch.full((19,), 2)))[:, ::2],

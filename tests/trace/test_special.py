@@ -148,3 +148,55 @@ def test_the_one_row_that_is_always_read_is_no_set_and_the_rows_behind_it_are_lo
     ids = torch.randint(VOCAB, IDS.shape, generator=torch.Generator().manual_seed(0))
     assert [proof for proof in prove(module, graph, tokens=ids) if not proof.passed] == []
     assert graph.group("vocab").locked is None
+
+
+class Skipping(nn.Module):
+    """Rows of a table chosen by the largest logit; the last of these chooses none."""
+
+    def __init__(self, skips):
+        super().__init__()
+        self.route = nn.Linear(HIDDEN, 13)
+        self.rows = nn.Parameter(torch.randn(12, HIDDEN))
+        self.skips = skips
+
+    def forward(self, x):
+        best, chosen = self.route(x).softmax(-1).topk(1, -1)
+        skipped, chosen = self.skips(chosen)
+        return self.rows[chosen[..., 0]] * best.masked_fill(skipped, 0)
+
+
+def filled_in_place(chosen):
+    skipped = chosen == 12
+    chosen.masked_fill_(skipped, 0)
+    return skipped, chosen
+
+
+def test_a_last_index_that_is_replaced_leaves_the_rows_that_the_others_read():
+    module = Skipping(lambda chosen: (chosen == 12, chosen.masked_fill(chosen == 12, 0)))
+    inputs = {"x": torch.rand(5, 19, HIDDEN, generator=torch.Generator().manual_seed(0)).double() - 0.5}
+    graph = trace_module(randomised(module.double()), inputs)
+    group = next(group for group in graph.groups if group.kind == "expert")
+    places = {f"{site.param}[{site.dim}] {site.layout.offset}+{group.size}" for site in group.sites}
+    assert places == {"route.weight[0] 1+11", "route.bias[0] 1+11", "rows[0] 1+11"}
+    assert group.locked is None
+    assert [proof for proof in prove(module, graph, inputs=inputs) if not proof.passed] == []
+
+
+@pytest.mark.parametrize(
+    "skips",
+    [
+        lambda chosen: (chosen == 11, chosen.masked_fill(chosen == 11, 0)),
+        lambda chosen: (chosen == 12, chosen.masked_fill(chosen != 12, 0)),
+        lambda chosen: (chosen == 12, chosen.clamp(max=11)),
+        lambda chosen: (chosen == 12, chosen.masked_fill(chosen == 12, 12)),
+        filled_in_place,
+    ],
+    ids=["another", "all others", "within bounds", "by itself", "in place"],
+)
+def test_any_other_way_to_replace_leaves_rows_beside_it_locked(skips):
+    graph = trace_module(Skipping(skips), {"x": torch.rand(5, 19, HIDDEN)})
+    rows = [
+        group for group in graph.groups if ("rows", 0) in {(site.param, site.dim) for site in group.sites}
+    ]
+    assert rows
+    assert all(group.locked for group in rows)

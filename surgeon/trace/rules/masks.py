@@ -16,11 +16,17 @@ _SAME_PLACES = frozenset({"bitwise_not", "logical_not", "clone", "_to_copy", "al
 
 @rules.register("masked_scatter")
 def masked_scatter(op: Op) -> None:
-    """Where the mask holds, the next value of the source: a whole row, where the mask covers whole rows."""
+    """Where the mask holds, the next value of the source: a whole row, where the mask covers whole rows.
+
+    The source may be rows, or all of their values in one dim.
+    """
     terms, source = op.dims(op.args[0]), op.dims(op.args[2])
     mask = op.tensor(op.args[1]).expand(op.shape(op.out))
     rows = not hasattr(mask, "fake_mode") and bool((mask == mask[..., :1]).all())
-    if rows and source and source[-1].size == terms[-1].size:
+    width = terms[-1].size
+    if rows and len(source) == 1 and source[0].size > width:
+        source = list(op.state.unifier.factor(source[0], source[0].size // width) or source)
+    if rows and source and source[-1].size == width:
         op.unify(source.pop(), terms[-1])
     else:
         source.extend(terms)

@@ -9,7 +9,7 @@ import torch
 from surgeon.graph import Role
 from surgeon.trace.record import Value
 from surgeon.trace.rule import Op, rules
-from surgeon.trace.rules.special import bounds, compares, replaces
+from surgeon.trace.rules.special import bounds, compares, replaces, without_last
 from surgeon.trace.terms import Term
 
 __all__ = ["broadcast"]
@@ -118,7 +118,12 @@ def _pass_indices(op: Op) -> None:
                 replaces(op, domain, _mixed_in(op, value))
             if domain is not None and op.name.startswith("clamp"):
                 bounds(op, value, domain)
-            op.pass_domain(value, op.out)
+            left = None if domain is None else without_last(op, value, domain)
+            if left is None:
+                op.pass_domain(value, op.out)
+            else:
+                op.follow(value)
+                op.set_domain(op.out, left)
             return
         if domain is not None and (op.name.endswith("_like") or compares(op, value, domain)):
             op.follow(value)

@@ -21,7 +21,7 @@ from surgeon.trace.rules.segments import picked_apart, segment
 from surgeon.trace.state import TraceState
 from surgeon.trace.terms import Atom, Term, atoms_of, resolve
 
-__all__ = ["bounds", "compares", "judge_named", "names_one", "replaces"]
+__all__ = ["bounds", "compares", "judge_named", "names_one", "replaces", "without_last"]
 
 _COMPARES = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _MANY = 16
@@ -74,6 +74,21 @@ def replaces(op: Op, domain: Term, values: Iterable[Any]) -> None:
         _set_apart(op, domain, sorted({border for number in inside for border in (number, number + 1)}))
 
 
+def without_last(op: Op, index: Value, domain: Term) -> Term | None:
+    """What indices of `domain` run over once the last of them is replaced by another; None for all else."""
+    last, root = domain.size - 1, op.state.index_root(index.id)
+    if op.state.index_root(op.out.id) == root:  # the indices themselves: written in place, or judged again
+        return None
+    if op.event.name != "masked_fill" or op.args[0] != index or _known(op, op.args[2]) not in range(last):
+        return None
+    mask = op.args[1]
+    maker = next((e for e in reversed(op.state.recorder.events[: op.event.index]) if mask in e.outputs), None)
+    if maker is None or maker.name != "eq" or maker.args[1] != last:
+        return None
+    same = op.state.index_root(maker.args[0].id) == root
+    return segment(op, domain, 0, last) if same else None
+
+
 def names_one(op: Op, index: Value, rows: Term) -> bool:
     """Whether an index is one number throughout, whatever the inputs; that row is judged by `judge_named`."""
     known = None if op.state.is_input(index) or op.domain(index) is not None else _known(op, index)
@@ -114,10 +129,13 @@ def _indexed_by_inputs(state: TraceState, term: Term) -> bool:
 
 
 def _set_apart(op: Op, domain: Term, borders: list[int]) -> None:
-    """Cut `domain` at `borders`; what no input indexes, and no field of a config need follow, is locked."""
+    """Cut `domain` at `borders`; what no input indexes, and no field of a config need follow, is locked.
+
+    But not what lies before the last of all indices: that is numbered by how many there are.
+    """
     free = _indexed_by_inputs(op.state, domain)
     for start, stop in itertools.pairwise([0, *borders, domain.size]):
         if 0 <= start < stop <= domain.size:
             part = segment(op, domain, start, stop)
-            if not free and stop < domain.size:
+            if not free and stop < domain.size - 1:
                 op.lock(part, "cutting it would renumber an index that forward knows")
