@@ -112,7 +112,7 @@ def propagate(state: TraceState, *, strict: bool = False) -> None:
 def _look_again(early: list[tuple[Rule, Op]]) -> None:
     """Ids may be compared or replaced before they are looked up, which tells what they index: judge again."""
     for rule, op in early:
-        if rule in (rules.get("pointwise"), rules.get("index"), rules.get("constant_pad_nd")):
+        if rule in map(rules.get, ("pointwise", "index", "constant_pad_nd", "cat")):
             op.state.unifier.op, op.state.unifier.module = f"aten.{op.name}", op.event.module
             rule(op)
             op.lock_unfollowed()

@@ -71,6 +71,15 @@ WAYS = {
         lambda t, ids: (nn.functional.pad(ids, (0, 4), value=20), 1.0),
         [(0, 20, False), (21, 26, False)],
     ),
+    "joined": (
+        lambda t, ids: (torch.cat([ids, torch.full((5, 4), 20)], 1), 1.0),
+        [(0, 20, False), (21, 26, False)],
+    ),
+    "joined again": (
+        lambda t, ids: (torch.cat([ids, torch.full((5, 4), 20)], 1), t.embed(ids).sum()),
+        [(0, 20, False), (21, 26, False)],
+    ),
+    "joined with itself": (lambda t, ids: (torch.cat([ids, ids], 1), 1.0), [(0, 26, False)]),
     "filled anew": (
         lambda t, ids: (ids, t.embed(t.embed(ids).new_full((5, 1), 20, dtype=torch.int64))),
         [(0, 20, False), (21, 26, False)],
