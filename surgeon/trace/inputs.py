@@ -51,8 +51,8 @@ def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[Itera
 
     Each kind in all the ways that the model may want it, of which one is enough, in the place of `feed`.
     States of an encoder, for a decoder that can attend to one. Ids of a second vocabulary, or of entities and
-    where in the text they are. The sort of every token. A first token that all attend to. Images, videos and
-    sounds, in several layouts.
+    where in the text they are. The sort of every token. A first token that all attend to. Which tokens to
+    predict, all of them. Images, videos and sounds, in several layouts.
     """
     accepted = inspect.signature(module.forward).parameters
     ids = feed["input_ids"]
@@ -65,6 +65,10 @@ def further_inputs(module: nn.Module, feed: Mapping[str, Any]) -> Iterator[Itera
     if "global_attention_mask" in accepted:
         first = (torch.arange(ids.shape[1]) == 0).to(ids.dtype).expand_as(ids).clone()
         yield iter([{**feed, "global_attention_mask": first}])
+    if "target_mapping" in accepted:
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+        each = torch.eye(ids.shape[1], dtype=dtype).expand(len(ids), -1, -1).clone()
+        yield iter([{**feed, "target_mapping": each}])
     yield from modality_inputs(module, feed)
 
 

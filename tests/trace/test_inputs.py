@@ -119,6 +119,34 @@ def test_a_table_that_is_read_at_one_row_is_read_by_what_each_token_is():
     assert [(port.name, port.dim) for port in types.ports] == [("token_type_ids", None)]
 
 
+class Predicting(Reader):
+    """A vector in the place of each token that is to be predicted, which reads the others."""
+
+    def __init__(self):
+        super().__init__()
+        del self.connect
+        self.blank = nn.Parameter(torch.randn(WIDTH))
+
+    def forward(self, input_ids, target_mapping=None):
+        hidden = self.embed(input_ids)
+        if target_mapping is not None:
+            hidden = (target_mapping @ hidden).tanh() * self.blank
+        return self.out(hidden)
+
+
+def test_what_stands_for_a_token_to_predict_is_reached():
+    torch.manual_seed(0)
+    module = randomised(Predicting().eval())
+    text, both = recorded_inputs(module)
+    assert set(both) - set(text) == {"target_mapping"}
+    graph = trace_module(module)
+    (stream,) = [group for group in graph.groups if group.size == WIDTH]
+    assert {site.param for site in stream.sites} == {"embed.weight", "blank", "out.weight"}
+    assert stream.locked is None
+    proofs = prove(module, graph, inputs=both)
+    assert [proof for proof in proofs if not (proof.passed and proof.sharp)] == []
+
+
 class Summing(nn.Module):
     """A layer that sums up every hundred tokens as one more, so that few of them reach no summary."""
 
