@@ -208,9 +208,16 @@ COUPLED = {
         [WHOLE | {"a[1] 0+[24:1]"}],
     ),
     "values of rows put in": (
-        lambda t, x: x.masked_scatter((torch.arange(19) < 4)[:, None].expand(5, 19, 24), (t.a @ t.b).flatten()),
+        lambda t, x: x.masked_scatter(
+            (torch.arange(19) < 4)[:, None].expand(5, 19, 24), (t.a @ t.b).flatten()
+        ),
         {"a": matrix(20, 7), "b": matrix(7, 24)},
         [WHOLE | {"b[1] 0+[24:1]"}],
+    ),
+    "picked beside": (
+        lambda t, x: x * torch.cat([x, x.sum(-1, keepdim=True).tanh()], -1)[..., -1].unsqueeze(-1),
+        {},
+        [WHOLE],
     ),
     "all true": (lambda t, x: x * (1.0 + torch.ops.aten._is_all_true(x.abs() >= 0)), {}, [WHOLE]),
     "counts written out": (
@@ -374,6 +381,11 @@ LOCKED = {
         lambda t, x: counted(t, x, -1),
         {"a": matrix(6, 24), "w": matrix(6, 24, 24)},
         "leave for Python",
+    ),
+    "picked within": (
+        lambda t, x: x * torch.cat([x.sum(-1, keepdim=True), x], -1)[..., -1].unsqueeze(-1),
+        {},
+        "picked one by one",
     ),
     "lanes not alike": (
         lambda t, x: torch.cat([t.a[0] * t.a[1] * x[..., :12], t.a[1] * x[..., 12:]], -1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from surgeon.trace.rule import Op, rules
-from surgeon.trace.terms import Term, atoms_of, is_data
+from surgeon.trace.terms import Concat, Term, atoms_of, is_data
 from surgeon.trace.unify import Mismatch
 
 __all__ = ["picked_apart", "segment", "touches_data"]
@@ -56,9 +56,18 @@ def select(op: Op) -> None:
     if len(terms) == 2 and d == 0 and op.inputs[0].id in op.state.origins and not _of_a_lane(op):
         op.state.named.append((op.event, terms[0], op.args[2] % terms[0].size))
     else:
-        _pick(op, terms[d])
+        _pick(op, _piece(terms[d], op.args[2] % terms[d].size))
     op.set(op.out, terms[:d] + terms[d + 1 :])
     op.pass_domain(op.inputs[0], op.out)
+
+
+def _piece(term: Term, index: int) -> Term:
+    """The segment that an index lies in: what is put beside it is not taken apart by picking it."""
+    for part in term.parts if isinstance(term, Concat) else ():
+        if index < part.size:
+            return part
+        index -= part.size
+    return term
 
 
 def _pick(op: Op, term: Term) -> None:
