@@ -111,15 +111,15 @@ def _proof_inputs(
     """One kind of input that a trace records, text or images or sounds beside it; numbers at random.
 
     Text alone is cut to few tokens. Placeholders and what describes an image stay as they are. Fewer rows do,
-    where every input has its share of them, or only the first rows hold placeholders.
+    where every input has its share of them, or one where only the first holds placeholders.
     """
     rows, length = subject.tokens.shape
     traced = len(next(iter(recorded.values())))
     if all(len(value) % traced == 0 for value in recorded.values()):
         recorded = {name: value[: len(value) // traced * rows] for name, value in recorded.items()}
     else:
-        spare = {n for n, v in recorded.items() if len(v) == traced and not v[rows:].any()}
-        recorded = {name: value[:rows] if name in spare else value for name, value in recorded.items()}
+        spare = {n for n, v in recorded.items() if len(v) == traced and not v[1:].any()}
+        recorded = {name: value[:1] if name in spare else value for name, value in recorded.items()}
     inputs: dict[str, Tensor] = {}
     for seed, (name, value) in enumerate(recorded.items()):
         if value.is_floating_point():

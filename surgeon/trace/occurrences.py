@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from surgeon.graph import Parameter, Role, Site
 from surgeon.trace.layouts import placements
 from surgeon.trace.state import TraceState
-from surgeon.trace.terms import Atom, Term, atoms_of, is_data
+from surgeon.trace.terms import Atom, Term, atoms_of, is_data, resolve
 
 __all__ = ["Occurrences", "find_occurrences"]
 
@@ -29,9 +29,10 @@ def find_occurrences(
     """Every Atom that is an index set of the parameters in use, with its Sites, in order of appearance.
 
     A buffer alone makes no Group; it adds Sites to the Groups of parameters. Nor does a parameter that
-    no op touched, or a factor (or a vector) that is only ever taken apart index by index, or a factor that
-    is made of positions: that is structure, as the three of a fused query, key and value, the two numbers
-    that weigh two streams, or the patches that are merged to one, and no set to choose from.
+    no op touched, or a factor (or a vector) that is only ever taken apart index by index, or rows each of
+    which is read by its number, or a factor that is made of positions: that is structure, as the three of a
+    fused query, key and value, the two numbers that weigh two streams, what each of two streams begins with,
+    or the patches that are merged to one, and no set to choose from.
     """
     roles = _roles(state)
     found: dict[int, Occurrences] = {}
@@ -49,14 +50,27 @@ def find_occurrences(
                     role = roles.get((parameter.tied_to or name, atom.id), "pointwise")
                     found[atom.id].sites.append(Site(name, dim, layout, role, parameter.stored))
     learned = {name: dims for name, dims in terms.items() if not parameters[name].buffer}
-    return {number: one for number, one in found.items() if not _is_structure(one, learned)}
+    named = _all_by_number(state)
+    return {number: one for number, one in found.items() if not _is_structure(one, learned, named)}
 
 
-def _is_structure(one: Occurrences, learned: Mapping[str, list[Term]]) -> bool:
-    """A factor of named parts, a vector of named numbers, or a factor of positions, always beside features.
+def _all_by_number(state: TraceState) -> frozenset[int]:
+    """Atoms every index of which is read by its number."""
+    read: dict[Atom, set[int]] = {}
+    for term, indices in state.picked:
+        atom = resolve(term)
+        if isinstance(atom, Atom):
+            read.setdefault(atom, set()).update(indices)
+    return frozenset(atom.id for atom, indices in read.items() if len(indices) == atom.size)
+
+
+def _is_structure(one: Occurrences, learned: Mapping[str, list[Term]], named: frozenset[int]) -> bool:
+    """Named rows, a factor of named parts, a vector of named numbers, or positions beside features.
 
     A buffer that numbers the positions is none of the `learned` tensors, and says nothing against that.
     """
+    if one.atom.id in named and all(site.role == "pointwise" for site in one.sites):
+        return True
     if "part" in one.atom.marks:
         return all(len(site.layout.modes) > 1 or len(learned.get(site.param, ())) == 1 for site in one.sites)
     dims = [learned[site.param][site.dim] for site in one.sites if site.param in learned]

@@ -22,7 +22,8 @@ class TraceState:
     mixing: events that contract two activations over positions. scans: events that walk along the
     sequence (a convolution, a recurrence). read: values that some op reads. rankings: Terms that a
     top-k ranked, with its k. lanes: what is taken apart index by index, and joined again. named: events
-    that read one row of a table by its number, with the rows.
+    that read one row of a table by its number, with the rows. picked: Terms some of whose indices are
+    read one by one, with their numbers.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -42,6 +43,7 @@ class TraceState:
         self.rankings: list[tuple[Term, int]] = []
         self.lanes = Lanes({}, frozenset())
         self.named: list[tuple[Event, Term, int]] = []
+        self.picked: list[tuple[Term, tuple[int, ...]]] = []
         self.unruled: dict[str, set[str]] = {}
         self.data_sizes: frozenset[int] = frozenset()
 

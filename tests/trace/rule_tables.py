@@ -389,7 +389,7 @@ LOCKED = {
     ),
     "lanes not alike": (
         lambda t, x: torch.cat([t.a[0] * t.a[1] * x[..., :12], t.a[1] * x[..., 12:]], -1),
-        {"a": matrix(2, 12)},
+        {"a": matrix(3, 12)},
         "picked one by one",
     ),
     "lanes with a first": (
@@ -499,6 +499,11 @@ STRUCTURE = {
     "stack": (lambda t, x: torch.stack([x[..., :12], x[..., 12:]], -1).flatten(-2), {}, "no reason"),
     "step": (lambda t, x: torch.cat([x[..., ::2], x[..., 1::2]], -1), {}, "no reason"),
     "complex": (complex_square, {}, "no reason"),
+    "named rows": (
+        lambda t, x: torch.cat([t.a[0] * t.a[1] * x[..., :12], t.a[1] * x[..., 12:]], -1),
+        {"a": matrix(2, 12)},
+        "no reason",
+    ),
     "named numbers": (
         lambda t, x: torch.cat([x[..., :12] * t.a[0], x[..., 12:] * t.a[1]], -1),
         {"a": matrix(2)},

@@ -56,21 +56,21 @@ def select(op: Op) -> None:
     if len(terms) == 2 and d == 0 and op.inputs[0].id in op.state.origins and not _of_a_lane(op):
         op.state.named.append((op.event, terms[0], op.args[2] % terms[0].size))
     else:
-        _pick(op, _piece(terms[d], op.args[2] % terms[d].size))
+        _pick(op, *_piece(terms[d], op.args[2] % terms[d].size))
     op.set(op.out, terms[:d] + terms[d + 1 :])
     op.pass_domain(op.inputs[0], op.out)
 
 
-def _piece(term: Term, index: int) -> Term:
-    """The segment that an index lies in: what is put beside it is not taken apart by picking it."""
+def _piece(term: Term, index: int) -> tuple[Term, int]:
+    """The segment that an index lies in, and where: what stands beside it is not taken apart."""
     for part in term.parts if isinstance(term, Concat) else ():
         if index < part.size:
-            return part
+            return part, index
         index -= part.size
-    return term
+    return term, index
 
 
-def _pick(op: Op, term: Term) -> None:
+def _pick(op: Op, term: Term, *indices: int) -> None:
     """Picking from the sequence is a step of a recurrence; what nobody reads was only measured.
 
     A pick that a lane starts with is no part by name either.
@@ -78,7 +78,7 @@ def _pick(op: Op, term: Term) -> None:
     if is_data(term):
         op.state.scans.add(op.event.index)
     elif not (_of_a_lane(op) or _is_uniform(op)):
-        picked_apart(op, term)
+        picked_apart(op, term, *indices)
 
 
 def _is_uniform(op: Op) -> bool:
@@ -92,9 +92,10 @@ def _of_a_lane(op: Op) -> bool:
     return op.event.index in op.state.lanes.picks
 
 
-def picked_apart(op: Op, term: Term) -> None:
-    """Lock an axis one of whose indices is picked by its number, and read."""
+def picked_apart(op: Op, term: Term, *indices: int) -> None:
+    """Lock an axis some of whose indices are picked by their numbers, and read."""
     if any(value.id in op.state.read for value in op.outs):
+        op.state.picked.append((term, indices))
         op.lock(term, "its indices are picked one by one")
         op.mark(term, "part")
 
@@ -104,7 +105,7 @@ def unbind(op: Op) -> None:
     """All indices, one by one."""
     terms = op.dims(op.inputs[0])
     d = op.dim(op.arg(1, "dim", 0), len(terms))
-    _pick(op, terms[d])
+    _pick(op, terms[d], *range(terms[d].size))
     for value in op.outs:
         op.set(value, terms[:d] + terms[d + 1 :])
     op.pass_domain(op.inputs[0], *op.outs)

@@ -104,7 +104,7 @@ def judge_named(state: TraceState) -> None:
     for event, rows, number in state.named:
         op, indexed = Op(event, state), _indexed_by_inputs(state, rows)
         if op.name == "select" and not indexed:
-            picked_apart(op, rows)
+            picked_apart(op, rows, number)
             continue
         for start, stop in ((0, number), (number + 1, rows.size)):
             beside = segment(op, rows, start, stop)
