@@ -147,6 +147,7 @@ class Trip:
         """
         dropped: list[str] = []
         unreached: list[str] = []
+        refused: list[str] = []
         done: list[Edit] = []
         for stack in reversed(self.graph.stacks):
             together = self._counted_with(stack)
@@ -163,11 +164,12 @@ class Trip:
             else:
                 if any(IDLE in words for words in met):
                     unreached.append(stack.container)  # a tower for images, and these tokens have none
-                    continue
-                return {"ok": False, "dropped": dropped, "why": met[-1][:400]}
-        if not dropped:
+                else:
+                    refused.append(met[-1][:400])
+        if not dropped and not refused:
             return {"ok": False, "why": "there is no stack of several blocks"}
-        return {"ok": True, "dropped": dropped, "unreached": unreached, "why": None}
+        why = refused[0] if refused else None
+        return {"ok": not refused, "dropped": dropped, "unreached": unreached, "why": why}
 
     def _one_less(
         self, together: Sequence[Stack], done: Sequence[Edit], layout: ExportLayout, met: list[str]
