@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import surgeon
-from surgeon.api.budget import streamed_block
+from surgeon.api.budget import PIECES, streamed_block
 from surgeon.api.load_recipe import load_recipe
 from surgeon.api.plan import plan_report
 from surgeon.api.replay import replay
@@ -69,7 +69,9 @@ def test_what_steps_need_beside_a_block(small_llama):
     def needed(**fields) -> int:
         recipe = load_recipe({"surgeon": 1, "steps": [{**STEP, **fields}]})
         return (
-            streamed_block(llama_graph(model.config), recipe.steps, torch.bfloat16) - resident() - 4 * PIECE
+            streamed_block(llama_graph(model.config), recipe.steps, torch.bfloat16)
+            - resident()
+            - PIECES * PIECE
         )
 
     held = 4 * (block + largest)
@@ -81,8 +83,11 @@ def test_what_steps_need_beside_a_block(small_llama):
     assert needed(repair=layer) == pytest.approx(8 * (squares + 2 * kept * 1536), abs=3e6)
 
 
-def test_apply_takes_twice_the_largest_tensor_whatever_the_model_takes(small_llama, tmp_path, repo):
-    """With its proof: memory as the system saw it, above that of the same job on a tiny model."""
+def test_apply_takes_what_a_budget_reckons_with_whatever_the_model_takes(small_llama, tmp_path, repo):
+    """With its proof: memory as the system saw it, above that of the same job on a tiny model.
+
+    Twice the largest tensor and a few pieces, which the allocator may keep after they are let go of.
+    """
     depth = {"num_hidden_layers": 5, "tie_word_embeddings": False}
     tiny = small_llama(**depth)
     tiny.save_pretrained(tmp_path / "tiny")
@@ -105,5 +110,5 @@ def test_apply_takes_twice_the_largest_tensor_whatever_the_model_takes(small_lla
     done = subprocess.run(list(map(str, command)), cwd=repo, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     floor, peak = (1024 * int(re.search(rf"{name}:\s+(\d+)", done.stdout)[1]) for name in ("floor", "VmHWM"))
-    assert peak - floor <= 2 * largest, (floor, peak, largest)
+    assert peak - floor <= 2 * largest + PIECES * PIECE, (floor, peak, largest)
     assert peak <= 1e9
