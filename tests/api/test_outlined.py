@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import surgeon
 from surgeon.api import outlined as module
+from surgeon.api import outlining
 from surgeon.api.outlined import outlined
 from surgeon.api.plan import plan_report
 from surgeon.errors import CheckpointError, InputError, RecipeError
@@ -48,6 +49,13 @@ def recipe(*steps, **more):
 def alike(one: Path, other: Path) -> None:
     for name in SAME:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.fixture(autouse=True)
+def unplugged(monkeypatch):
+    """Plugins that other tests of the process loaded stay loaded; here there are none."""
+    for where in (module, outlining):
+        monkeypatch.setattr(where, "plugged", lambda: False)
 
 
 @pytest.fixture(scope="module")
