@@ -18,7 +18,7 @@ from surgeon.graph.layout import Positions
 from surgeon.plan import Plan
 from surgeon.rebuild.config_tree import Path, path_text
 
-__all__ = ["removed_ids", "renumbered"]
+__all__ = ["removed_ids", "renumbered", "renumbered_fields"]
 
 _LAST = frozenset({"id", "ids", "index"})
 _SPECIAL = frozenset({"token", "bos", "eos", "pad", "unk", "cls", "sep", "mask"})
