@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -45,12 +47,12 @@ class OnDemand:
         """
         return self._read(self._source.get(name)[start:stop], name)
 
-    def numbers(self, name: str, start: int, stop: int) -> Numbers:
-        """The same as numbers; what is not finite is for the reader to see."""
+    def numbers(self, name: str, starts: range) -> Iterator[Numbers]:
+        """Runs of such entries as numbers; what is not finite is for the reader to see."""
         found = self._source.get(name)
         stored = found.lazy if isinstance(found, Unread) else None
-        read = stored.numbers(start, stop) if isinstance(stored, DiskTensor) else None
-        return as_numbers(found[start:stop]) if read is None else read
+        read = stored.numbers(starts) if isinstance(stored, DiskTensor) else None
+        return (as_numbers(found[at : at + starts.step]) for at in starts) if read is None else read
 
     def _read(self, found: Tensor, name: str) -> Tensor:
         if not isinstance(found, Unread):

@@ -9,7 +9,7 @@ all done in the thorough way. Nothing is compared with the masked original. Not 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -227,9 +227,9 @@ class _Numbers:
         """
         raise Unanswered(name)
 
-    def numbers(self, name: str, start: int, stop: int) -> Numbers:
-        """Consecutive entries of the first dim of one tensor."""
-        return stored_numbers(self._files, self._find(name), start, stop)
+    def numbers(self, name: str, starts: range) -> Iterator[Numbers]:
+        """Runs of entries of the first dim of one tensor."""
+        return stored_numbers(self._files, self._find(name), starts)
 
     def _find(self, name: str) -> TensorHeader:
         stored = self._stored.get(name)

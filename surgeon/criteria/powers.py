@@ -1,6 +1,6 @@
 """Sums of powers of weights over all of a tensor but one dim, in float64, as quick as the disk gives them.
 
-Weights are read as numbers in blocks that stay in the processor's cache, two at a time, since numpy lets
+Weights are read as numbers, block by block into the same memory, two blocks at a time, since numpy lets
 others compute meanwhile. Needs no torch. Not here: sums of other things than powers (`saliency`).
 """
 
@@ -20,8 +20,8 @@ __all__ = ["Norm", "powers"]
 Norm = Literal["l1", "l2"]
 """Of what the power is taken: absolute values, or squares."""
 
-BLOCK = 1 << 16
-"""Elements that are looked at together."""
+BLOCK = 1 << 18
+"""Elements that are looked at together: so many that taking turns with the interpreter costs little."""
 THREADS = 2
 """Parts of a tensor that are looked at at the same time, each block by block."""
 
@@ -36,7 +36,8 @@ def powers(weights: TensorSource, param: str, dim: int, norm: Norm) -> npt.NDArr
     read = numbers_of(weights)
 
     def part(starts: range) -> npt.NDArray[np.float64]:
-        sums = [_summed(read(param, start, min(start + step, size)), dim, norm) for start in starts]
+        room = np.empty(min(step, size) * prod(others))
+        sums = [_summed(block, dim, norm, room) for block in read(param, starts)]
         return np.concatenate(sums) if dim == 0 else np.sum(sums, axis=0)
 
     starts = range(0, size or 1, step)
@@ -53,9 +54,13 @@ def powers(weights: TensorSource, param: str, dim: int, norm: Norm) -> npt.NDArr
     return found
 
 
-def _summed(block: npt.NDArray[np.floating], dim: int, norm: Norm) -> npt.NDArray[np.float64]:
+def _summed(
+    block: npt.NDArray[np.floating], dim: int, norm: Norm, room: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Sums of a block [.., size of dim, ..], which is made wide in `room`."""
     before, size, behind = prod(block.shape[:dim]), block.shape[dim], prod(block.shape[dim + 1 :])
-    wide = block.astype(np.float64).reshape(before, size, behind)
+    wide = room[: block.size].reshape(before, size, behind)
+    np.copyto(wide, block.reshape(before, size, behind))
     if norm == "l2":
         return np.einsum("abc,abc->b", wide, wide)
     return np.abs(wide, out=wide).sum((0, 2))

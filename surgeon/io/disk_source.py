@@ -5,7 +5,7 @@ Not here: how names are translated (`conversion`), which bytes are read (`slices
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -56,9 +56,9 @@ class DiskTensor(Stored):
         self.header = header
         self._files = files
 
-    def numbers(self, start: int, stop: int) -> Numbers | None:
-        """Consecutive entries of the first dim as numbers of numpy; None where it knows no such type."""
-        return stored_numbers(self._files, self.header, start, stop) if has_numbers(self.header) else None
+    def numbers(self, starts: range) -> Iterator[Numbers] | None:
+        """Runs of entries of the first dim as numbers of numpy; None where it knows no such type."""
+        return stored_numbers(self._files, self.header, starts) if has_numbers(self.header) else None
 
     def _read(self, dims: Mapping[int, Positions]) -> Tensor:
         chosen = Selection(self.header, dims)

@@ -111,11 +111,9 @@ class Files:
                     place += block.nbytes
         return view
 
-    def part(self, stored: TensorHeader, start: int, count: int) -> memoryview:
-        """So many bytes of a stored tensor, from its byte `start` on."""
-        view = memoryview(np.empty(count, dtype=np.uint8))
+    def fill(self, stored: TensorHeader, start: int, view: memoryview) -> None:
+        """Read into bytes, from byte `start` of a stored tensor on, as many as there is room for."""
         self._fill(stored.file, view, stored.start + start)
-        return view
 
     def copy(self, chosen: Selection, out: int, place: int) -> None:
         """Write the bytes of a Selection to the open file `out`, from byte `place` on."""

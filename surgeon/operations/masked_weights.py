@@ -6,6 +6,7 @@ plan. Not here: a model that runs that way (`surgeon.rebuild.masked`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,15 +51,18 @@ class MaskedWeights:
         read = self._rows(name, start, stop) if value is None else value[start:stop]
         return self._silenced(read, name, start)
 
-    def numbers(self, name: str, start: int, stop: int) -> Numbers:
-        """The same as numbers."""
-        value = self._values.get(name)
-        found = self._numbers(name, start, stop) if value is None else as_numbers(value[start:stop])
-        cuts = self._cuts.get(name, {})
-        found = found.copy() if cuts else found
-        for dim in cuts:
-            np.moveaxis(found, dim, 0)[self._removed(name, dim, start, found.shape[dim])] = 0
-        return found
+    def numbers(self, name: str, starts: range) -> Iterator[Numbers]:
+        """Runs of such entries as numbers."""
+        value, cuts = self._values.get(name), self._cuts.get(name, {})
+        if value is None:
+            runs = self._numbers(name, starts)
+        else:
+            runs = (as_numbers(value[start : start + starts.step]) for start in starts)
+        for start, found in zip(starts, runs, strict=True):
+            silenced = found.copy() if cuts else found
+            for dim in cuts:
+                np.moveaxis(silenced, dim, 0)[self._removed(name, dim, start, found.shape[dim])] = 0
+            yield silenced
 
     def _silenced(self, tensor: Tensor, name: str, start: int = 0) -> Tensor:
         """`tensor`, the rows of `name` from `start` on, with zeros for what is removed of it."""

@@ -6,7 +6,7 @@ here: shards (`surgeon.io`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -71,17 +71,26 @@ def rows_of(source: TensorSource) -> Callable[[str, int, int], Tensor]:
 class NumberSource(TensorSource, Protocol):
     """Tensors whose elements can be had as numbers, without torch."""
 
-    def numbers(self, name: str, start: int, stop: int) -> Numbers:
-        """Consecutive entries of the first dim of one tensor, in float32 or float64; not to be written to."""
+    def numbers(self, name: str, starts: range) -> Iterator[Numbers]:
+        """Runs of entries of the first dim of one tensor, in float32 or float64; not to be written to.
+
+        One from each of `starts`, as long as their step. Each counts until the next one is asked for, which
+        may lie in the same memory: what is fresh for every run costs more to get than to fill.
+        """
         ...
 
 
-def numbers_of(source: TensorSource) -> Callable[[str, int, int], Numbers]:
-    """What gives consecutive entries of the first dim of a tensor as numbers, each exactly."""
+def numbers_of(source: TensorSource) -> Callable[[str, range], Iterator[Numbers]]:
+    """What gives runs of entries of the first dim of a tensor as numbers, each exactly."""
     if isinstance(source, NumberSource):
         return source.numbers
     read = rows_of(source)
-    return lambda name, start, stop: as_numbers(read(name, start, stop))
+
+    def numbers(name: str, starts: range) -> Iterator[Numbers]:
+        size = source.shape(name)[0]
+        return (as_numbers(read(name, start, min(start + starts.step, size))) for start in starts)
+
+    return numbers
 
 
 def as_numbers(tensor: Tensor) -> Numbers:
