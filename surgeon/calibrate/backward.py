@@ -23,6 +23,7 @@ from surgeon.calibrate.taps import Taps
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.errors import SurgeonError
 from surgeon.rebuild import MaskedView
+from surgeon.rebuild.room import Room
 
 __all__ = ["Sweep", "check_apart"]
 
@@ -38,6 +39,7 @@ class Sweep:
     walk: Walk
     keys: tuple[Statistic, ...]
     params: frozenset[str]
+    room: Room
     losses: list[float] = field(default_factory=list)
     flowing: list[Tensor | None] = field(default_factory=list)
 
@@ -107,7 +109,7 @@ class Sweep:
         walk, block = self.walk, self.walk.blocks[at]
         walk.at = at
         others = (*walk.blocks[:at], *walk.blocks[at + 1 :])
-        leaves, forward = self.view.learning(others, block, self.params)
+        leaves, forward = self.view.learning(others, block, self.params, self.room)
         run = Run(walk.module, walk.samples, walk.tokens, Taps(walk.module))
         collectors = tuple(key.collector(run) for key in self.keys)
         for number, batch in enumerate(walk.batches):

@@ -1,7 +1,8 @@
 """Probe: a whole run of a few tokens, which tells how Blocks are called and what each is to give alone.
 
-It reads every weight once and computes next to nothing. Blocks that return more tensors than the state may
-hand them on, in the length of the text that they read; there, a whole batch is run.
+It reads every weight once and computes next to nothing; alongside a Walk, which waits for it at every Block,
+it reads nothing more than that does. Blocks that return more tensors than the state may hand them on, in the
+length of the text that they read; there, a whole batch is run.
 
 Not here: running Blocks one at a time (`walk`).
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 
 from surgeon.calibrate.gather import model_inputs
 from surgeon.calibrate.packing import Samples
+from surgeon.calibrate.turns import Turns
 from surgeon.errors import SurgeonError
+from surgeon.rebuild.placed import placed
 
 __all__ = ["TOKENS", "Forward", "Keep", "Probe", "StateShape", "Stop", "stopped"]
 
@@ -44,6 +47,11 @@ class StateShape:
     place: int | str
     rest: tuple[object, ...] | None
 
+    @property
+    def more(self) -> bool:
+        """Whether a Block returns more tensors than the state."""
+        return any(isinstance(one, Tensor) for one in self.rest or ())
+
     def entering(self, args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
         """The state among the arguments of a call."""
         return args[self.place] if isinstance(self.place, int) else kwargs[self.place]
@@ -59,16 +67,22 @@ class StateShape:
         return state if self.rest is None else (state, *self.rest)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Probe:
-    """What was seen in a whole run over `samples`: of each Block the shape, and the states.
+    """What was seen so far in a whole run over `samples`: of each Block the shape, and the states.
 
     `states` stand before each Block and, the last, behind all.
     """
 
+    module: nn.Module
+    blocks: Sequence[str]
     samples: Samples
-    shapes: tuple[StateShape, ...]
-    states: tuple[Tensor, ...]
+    forward: Forward
+    keep: Keep
+    shapes: list[StateShape] = field(default_factory=list)
+    states: list[Tensor] = field(default_factory=list)
+    turns: Turns | None = None
+    whole: Samples | None = None
 
     @classmethod
     def of(
@@ -79,29 +93,85 @@ class Probe:
         Raises:
             SurgeonError: a Block takes no state of the shape that it returns.
         """
-        found = cls._seen(module, blocks, _few(batch), forward, keep)
-        if any(isinstance(one, Tensor) for shape in found.shapes for one in shape.rest or ()):
-            return cls._seen(module, blocks, batch, forward, keep)
+        found = cls(module, tuple(blocks), _few(batch), forward, keep)
+        found._run(lambda: None)
+        if any(shape.more for shape in found.shapes):
+            found._begin_anew(batch)
         return found
 
     @classmethod
-    def _seen(
-        cls, module: nn.Module, blocks: Sequence[str], samples: Samples, forward: Forward, keep: Keep
+    def alongside(
+        cls, module: nn.Module, blocks: Sequence[str], batch: Samples, forward: Forward, keep: Keep
     ) -> Probe:
-        shapes: list[StateShape] = []
-        states: list[Tensor] = []
+        """The same, but every Block is run when it is asked for, by `reach`; to be closed.
+
+        Raises:
+            SurgeonError: the first Block takes no state of the shape that it returns.
+        """
+        found = cls(module, tuple(blocks), _few(batch), forward, keep)
+        found.turns = Turns(found._run)
+        found.whole = batch
+        return found
+
+    def reach(self, at: int, tensors: Mapping[str, Tensor]) -> None:
+        """Let the whole run go through the Block at `at`, with these tensors of the module in place.
+
+        Raises:
+            SurgeonError: a Block takes no state of the shape that it returns.
+        """
+        while self.turns is not None and len(self.shapes) <= at:
+            try:
+                with placed(self.module, tensors):
+                    self.turns.go_on()
+            except Exception:  # by itself, or as other runs left something in the module
+                self._begin_anew(self.samples)
+                return
+            if self.turns.ended and len(self.shapes) < len(self.blocks):
+                raise SurgeonError(f"the model ends before block '{self.blocks[len(self.shapes)]}' is run")
+            if self.shapes[-1].more and self.whole is not None:
+                self._begin_anew(self.whole)
+
+    def close(self) -> None:
+        """End the whole run where it stands."""
+        if self.turns is not None:
+            self.turns.close()
+            self.turns = None
+
+    def _begin_anew(self, batch: Samples) -> None:
+        self.close()
+        self.samples, self.shapes, self.states = batch, [], []
+        self._run(lambda: None)
+
+    def _run(self, give: Callable[[], None]) -> None:
+        """The whole run; `give` is called before every Block but the first."""
+        shapes, states = self.shapes, self.states
+
+        def before(block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            if self._ours and shapes:
+                place = _place(block, args, kwargs, states[-1])
+                states.append(self.keep(StateShape(place, None).entering(args, kwargs).detach()))
+                give()
 
         def after(block: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+            if not self._ours:
+                return
             shapes.append(_shape(block, args, kwargs, output))
-            states.append(keep(shapes[-1].entering(args, kwargs).detach()))
-            if len(shapes) == len(blocks):
-                states.append(keep((output[0] if isinstance(output, tuple) else output).detach()))
+            if len(shapes) == 1:
+                states.append(self.keep(shapes[0].entering(args, kwargs).detach()))
+            if len(shapes) == len(self.blocks):
+                states.append(self.keep((output[0] if isinstance(output, tuple) else output).detach()))
                 raise Stop
 
-        parts = [module.get_submodule(name) for name in blocks]
-        hooks = [part.register_forward_hook(after, with_kwargs=True) for part in parts]
-        stopped(module, forward, samples, hooks)
-        return cls(samples, tuple(shapes), tuple(states))
+        hooks = []
+        for part in map(self.module.get_submodule, self.blocks):
+            hooks.append(part.register_forward_pre_hook(before, with_kwargs=True))
+            hooks.append(part.register_forward_hook(after, with_kwargs=True))
+        stopped(self.module, self.forward, self.samples, hooks)
+
+    @property
+    def _ours(self) -> bool:
+        """Whether it is this run that a hook sees, and not another one while this one waits."""
+        return self.turns is None or self.turns.here
 
     def check(self, block: str, at: int, got: Tensor) -> None:
         """Compare what `block`, at place `at`, makes alone of its state here with the whole run.
@@ -143,9 +213,14 @@ def _few(batch: Samples) -> Samples:
 def _shape(block: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> StateShape:
     rest = tuple(output[1:]) if isinstance(output, tuple) else None
     state = output[0] if isinstance(output, tuple) else output
+    return StateShape(_place(block, args, kwargs, state), rest)
+
+
+def _place(block: nn.Module, args: tuple, kwargs: dict[str, Any], state: Tensor) -> int | str:
+    """Where among the arguments of a Block something like `state` is."""
     for place, given in (*enumerate(args), *kwargs.items()):
         if isinstance(given, Tensor) and given.shape == state.shape and given.is_floating_point():
-            return StateShape(place, rest)
+            return place
     raise SurgeonError(
         f"{type(block).__name__} takes no tensor of the shape that it returns, so it cannot be run alone",
         hint="repair: {repair: refit, target: layer}",

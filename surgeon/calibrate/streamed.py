@@ -9,6 +9,7 @@ reads there. Not here: where weights come from.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -25,6 +26,7 @@ from surgeon.calibrate.unfinished import Unfinished
 from surgeon.calibrate.walk import Keep, Walk, as_it_is
 from surgeon.errors import SurgeonError
 from surgeon.rebuild import MaskedView
+from surgeon.rebuild.room import Room
 
 __all__ = ["gather_streamed"]
 
@@ -67,10 +69,11 @@ def gather_streamed(
     held = {} if unfinished is None else unfinished.resume(keep)
     size = 1 if single else batch_size
     own = _sharing(view, keys, samples, size, ranks)
-    walk = Walk.begin(view.module, tuple(blocks), samples, size, view.fixed(), keep, own)
-    way = _Way(view, walk, keys, frozenset(dropped), keep, progress, unfinished, held)
-    way.there()
-    loss = way.back() if any(key.gradients for key in keys) else None
+    walk = Walk.begin(view.module, tuple(blocks), samples, size, view.fixed(), keep, own, alongside=True)
+    with closing(walk):
+        way = _Way(view, walk, keys, frozenset(dropped), keep, progress, unfinished, held)
+        way.there()
+        loss = way.back() if any(key.gradients for key in keys) else None
     if unfinished is not None:
         unfinished.over()
     return Statistics(way.results(), len(samples), samples.predicted, loss)
@@ -106,6 +109,7 @@ class _Way:
     def __post_init__(self) -> None:
         self.backward = tuple(key for key in self.keys if key.gradients)
         self.forward = tuple(key for key in self.keys if not key.gradients)
+        self.room = Room()
 
     def there(self) -> None:
         """Through all Blocks, from the last one that was reached."""
@@ -129,7 +133,7 @@ class _Way:
     def _measure(self, at: int) -> None:
         """Block `at` and on; its weights are let go of before those of the next are read."""
         blocks = self.walk.blocks
-        forward = self.view.fixed((*blocks[:at], *blocks[at + 1 :]), blocks[at])
+        forward = self.view.fixed((*blocks[:at], *blocks[at + 1 :]), blocks[at], room=self.room)
         self.walk.check(forward)
         found = gather_at_block(self.walk, forward, self.forward)
         self._measured(f"found/{at}", found.statistics.results)
@@ -139,9 +143,10 @@ class _Way:
     def back(self) -> float:
         """From the loss, or the last Block that was reached, back to the first; the loss."""
         walk, blocks = self.walk, self.walk.blocks
+        walk.probe.reach(len(blocks) - 1, {})
         params = asked_for(self.backward) or frozenset()
         check_apart(self.view, blocks, params)
-        sweep, reached = Sweep(self.view, walk, self.backward, params), self._reached("flowing")
+        sweep, reached = Sweep(self.view, walk, self.backward, params, self.room), self._reached("flowing")
         if reached:
             sweep.take_up(self.held[f"flowing/{reached[0]}"])
         else:

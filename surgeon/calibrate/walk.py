@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.probe import Forward, Keep, Probe, StateShape, Stop, stopped
 from surgeon.calibrate.ranks import Ranks
+from surgeon.rebuild import Fixed
 
 __all__ = ["Forward", "Keep", "Walk", "as_it_is"]
 
@@ -60,8 +61,20 @@ class Walk:
         forward: Forward,
         keep: Keep = as_it_is,
         ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+        alongside: bool = False,
     ) -> Walk:
         """Before the first Block, with the batches of this one of `ranks`.
+
+        Args:
+            module: the model.
+            blocks: module paths, in the order in which they run.
+            samples: what is read.
+            batch_size: samples at a time.
+            forward: runs all of the module, or of a masked view of it.
+            keep: what becomes of states that wait.
+            ranks: the processes that share the samples.
+            alongside: the whole run that tells how Blocks are called goes on as the Walk does, with the
+                weights that are held for it. Such a Walk is to be closed.
 
         Raises:
             SurgeonError: a Block takes no state of the shape that it returns.
@@ -69,7 +82,8 @@ class Walk:
         every = tuple(samples.unpadded(batch_size))
         totals = {"samples": sum(map(len, every)), "tokens": sum(batch.predicted for batch in every)}
         own = ranks.share(every)
-        probe = Probe.of(module, blocks, own[0], forward, keep)
+        probe = (Probe.alongside if alongside else Probe.of)(module, blocks, own[0], forward, keep)
+        probe.reach(0, {})
         left = set(range(len(blocks)))
         walk = cls(module, tuple(blocks), own, probe, left, keep=keep, ranks=ranks, **totals)
         for batch in walk.batches:
@@ -138,10 +152,15 @@ class Walk:
         Raises:
             SurgeonError: run alone, it does not give what it gives in a whole run.
         """
+        self.probe.reach(self.at, forward.tensors if isinstance(forward, Fixed) else {})
         if self.at in self.unchecked:
             self.unchecked.remove(self.at)
             got = self._run(forward, self.probe.samples, self.probe.states[self.at])
             self.probe.check(self.blocks[self.at], self.at, got)
+
+    def close(self) -> None:
+        """End what runs alongside."""
+        self.probe.close()
 
     def state(self, name: str) -> dict[str, dict[str, Tensor]]:
         """The states, as a piece of that name to put aside."""

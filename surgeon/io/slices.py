@@ -21,6 +21,7 @@ import numpy as np
 from surgeon.errors import CheckpointError
 from surgeon.io.gather import Gather
 from surgeon.io.header import BITS, TensorHeader
+from surgeon.rebuild.room import empty_bytes
 
 if TYPE_CHECKING:
     from surgeon.graph.layout import Positions
@@ -99,8 +100,8 @@ class Files:
                 )
 
     def read(self, chosen: Selection) -> memoryview:
-        """The bytes of a Selection, in the order of its elements."""
-        view, place = memoryview(np.empty(chosen.nbytes, dtype=np.uint8)), 0
+        """The bytes of a Selection, in the order of its elements, in the Room that is used."""
+        view, place = memoryview(empty_bytes(chosen.nbytes)), 0
         for start, count, rest in _runs(chosen):
             if rest is None:
                 self._fill(chosen.source.file, view[place : place + count], start)

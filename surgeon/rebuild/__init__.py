@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from surgeon.rebuild.export_layout import ExportLayout
     from surgeon.rebuild.forward import probe_tokens
     from surgeon.rebuild.layout import Arrangement, arrange, limited_part, limits_of
-    from surgeon.rebuild.masked import MaskedView, masked
+    from surgeon.rebuild.masked import Fixed, MaskedView, masked
     from surgeon.rebuild.rebuild import rebuild, renamed
     from surgeon.rebuild.skeleton import architecture, load_into, skeleton
     from surgeon.rebuild.symmetry import Proof, prove, randomised
@@ -33,6 +33,7 @@ __all__ = [
     "ConfigSpace",
     "ExportLayout",
     "Field",
+    "Fixed",
     "MaskedView",
     "ModuleSource",
     "Proof",
@@ -65,6 +66,7 @@ _HOMES = {
     "ConfigSpace": "config_probe",
     "ExportLayout": "export_layout",
     "Field": "config_probe",
+    "Fixed": "masked",
     "MaskedView": "masked",
     "ModuleSource": "tensors",
     "Proof": "symmetry",

@@ -56,6 +56,11 @@ class Lazy:
         """Whether the elements are floats."""
         return self.dtype.is_floating_point
 
+    @property
+    def in_rows(self) -> bool:
+        """Whether some entries of the first dim are read for less than all of them."""
+        return False
+
     def read(self) -> Tensor:
         """The tensor itself."""
         raise NotImplementedError
@@ -99,6 +104,11 @@ class Stored(Lazy):
         self.name = name
         self.reads = reads
 
+    @property
+    def in_rows(self) -> bool:
+        """It is."""
+        return True
+
     def read(self) -> Tensor:
         """All of it."""
         return self.reads({})
@@ -124,6 +134,11 @@ class Kept(Lazy):
         super().__init__(shape, base.dtype)
         self.base = base
         self.dims = dims
+
+    @property
+    def in_rows(self) -> bool:
+        """Where the other one is only to be read."""
+        return isinstance(self.base, Stored)
 
     def keep(self, dim: int, positions: Positions) -> Lazy:
         """The given positions of one dim."""

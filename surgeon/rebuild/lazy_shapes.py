@@ -15,8 +15,12 @@ from torch import Tensor
 
 from surgeon.graph.layout import Positions
 from surgeon.rebuild.lazy_nodes import Kept, Lazy, keep
+from surgeon.rebuild.room import empty_tensor
 
 __all__ = ["Cast", "Filled", "Flat", "Joined", "Lifted", "Swapped", "swap"]
+
+CAST = 4 << 20
+"""Bytes that are read and cast at once."""
 
 
 class Joined(Lazy):
@@ -29,6 +33,11 @@ class Joined(Lazy):
         self.parts = tuple(parts)
         self.joint = dim
         self.ends = list(accumulate(part.shape[dim] for part in parts))
+
+    @property
+    def in_rows(self) -> bool:
+        """Where all parts are."""
+        return all(part.in_rows for part in self.parts)
 
     def keep(self, dim: int, positions: Positions) -> Lazy:
         """The given positions of one dim."""
@@ -47,7 +56,7 @@ class Joined(Lazy):
 
     def read(self) -> Tensor:
         """The tensor itself."""
-        out = torch.empty(self.shape, dtype=self.dtype)
+        out = empty_tensor(self.shape, self.dtype)
         begin = 0
         for part, end in zip(self.parts, self.ends, strict=True):
             out.narrow(self.joint, begin, end - begin).copy_(part.read())
@@ -62,6 +71,11 @@ class Lifted(Lazy):
         super().__init__((*base.shape[:dim], 1, *base.shape[dim:]), base.dtype)
         self.base = base
         self.lifted = dim
+
+    @property
+    def in_rows(self) -> bool:
+        """Where the other one is."""
+        return self.base.in_rows
 
     def keep(self, dim: int, positions: Positions) -> Lazy:
         """The given positions of one dim."""
@@ -82,6 +96,11 @@ class Flat(Lazy):
         self.base = base
         self.flat = dim
 
+    @property
+    def in_rows(self) -> bool:
+        """Where the other one is, and its first dim is not the one that is gone."""
+        return self.flat > 0 and self.base.in_rows
+
     def keep(self, dim: int, positions: Positions) -> Lazy:
         """The given positions of one dim."""
         return Flat(keep(self.base, dim + (dim >= self.flat), positions), self.flat)
@@ -101,6 +120,11 @@ class Swapped(Lazy):
         self.base = base
         self.swapped = frozenset((one, two))
 
+    @property
+    def in_rows(self) -> bool:
+        """Where the other one is, and has the same first dim."""
+        return 0 not in self.swapped and self.base.in_rows
+
     def keep(self, dim: int, positions: Positions) -> Lazy:
         """The given positions of one dim."""
         other = next(iter(self.swapped - {dim})) if dim in self.swapped else dim
@@ -118,13 +142,25 @@ class Cast(Lazy):
         super().__init__(base.shape, dtype)
         self.base = base
 
+    @property
+    def in_rows(self) -> bool:
+        """Where the other one is."""
+        return self.base.in_rows
+
     def keep(self, dim: int, positions: Positions) -> Lazy:
         """The given positions of one dim."""
         return Cast(keep(self.base, dim, positions), self.dtype)
 
     def read(self) -> Tensor:
-        """The tensor itself."""
-        return self.base.read().to(self.dtype)
+        """The tensor itself; where rows of the other one can be had alone, it is never there whole."""
+        if not (self.ndim and self.numel() and self.base.in_rows):
+            return self.base.read().to(self.dtype)
+        out, size = empty_tensor(self.shape, self.dtype), self.shape[0]
+        step = max(1, CAST * size // (self.numel() * self.base.dtype.itemsize))
+        for start in range(0, size, step):
+            rows = np.arange(start, min(start + step, size))
+            out[start : start + step].copy_(keep(self.base, 0, rows).read())
+        return out
 
 
 class Filled(Lazy):
@@ -136,6 +172,11 @@ class Filled(Lazy):
         self.filled = dim
         self.positions = positions
         self.value = value
+
+    @property
+    def in_rows(self) -> bool:
+        """Where the other one is."""
+        return self.base.in_rows
 
     def keep(self, dim: int, positions: Positions) -> Lazy:
         """The given positions of one dim."""

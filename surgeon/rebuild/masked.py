@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,9 +22,10 @@ from surgeon.plan import Cuts, Plan, cuts_of, dropped_parts, silent_params
 from surgeon.rebuild.absent import Absent
 from surgeon.rebuild.forward import all_tensors, call_with
 from surgeon.rebuild.kept_width import KeptWidth, Width
+from surgeon.rebuild.room import Room
 from surgeon.rebuild.unread import Unread, described_like
 
-__all__ = ["MaskedView", "masked"]
+__all__ = ["Fixed", "MaskedView", "masked"]
 
 
 def masked(module: nn.Module, plan: Plan, graph: Graph, dtype: torch.dtype | None = None) -> MaskedView:
@@ -73,25 +74,26 @@ class MaskedView(nn.Module):
         """What the module returns, with the plan in force."""
         return self._call(self.tensors(), *args, **kwargs)
 
-    def fixed(self, unused: Collection[str] = (), *held: str) -> Callable[..., object]:
+    def fixed(self, unused: Collection[str] = (), *held: str, room: Room | None = None) -> Fixed:
         """`forward` with the tensors that are in force now, made once: for many calls without gradients.
 
         Args:
             unused: paths of modules that will not run; their tensors are not made.
             held: paths of modules whose tensors are read once, where they lie on disk.
+            room: memory for those, which keeps that of the ones before.
         """
         inside = tuple(f"{path}." for path in held)
-        with torch.no_grad():
+        with torch.no_grad(), (room or Room()).used():
             tensors = self.tensors(unused)
             own = {n: t for n, t in all_tensors(self.module).items() if n.startswith(inside)}
             unread = {n: t for n, t in (own | tensors).items() if n in own and isinstance(t, Unread)}
-            return partial(self._call, tensors | {name: tensor.values() for name, tensor in unread.items()})
+            return Fixed(self, tensors | {name: tensor.values() for name, tensor in unread.items()})
 
     def learning(
-        self, unused: Collection[str], held: str, params: Collection[str]
+        self, unused: Collection[str], held: str, params: Collection[str], room: Room
     ) -> tuple[dict[str, Tensor], Callable[..., object]]:
         """`fixed`, and those of `params` that lie in `held`: by name, leaves that gradients are taken of."""
-        with torch.no_grad():
+        with torch.no_grad(), room.used():
             tensors = self.tensors((*unused, held))
             own = {n: t for n, t in all_tensors(self.module).items() if n.startswith(f"{held}.")}
             own = {n: t.values() if isinstance(t, Unread) else t.detach() for n, t in own.items()}
@@ -151,6 +153,18 @@ class MaskedView(nn.Module):
             removed = np.setdiff1d(np.arange(tensor.shape[dim]), kept)
             tensor = tensor.index_fill(dim, torch.from_numpy(removed).to(tensor.device), 0)
         return tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """A MaskedView whose `tensors`, those that differ from the module's own, are what they were once."""
+
+    view: MaskedView
+    tensors: Mapping[str, Tensor]
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """What the module returns, with the plan in force."""
+        return self.view._call(self.tensors, *args, **kwargs)
 
 
 def _values(plan: Plan, graph: Graph) -> dict[str, Tensor]:

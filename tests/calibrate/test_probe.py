@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+from contextlib import closing
+
+import pytest
 import torch
 from torch import nn
 
 from surgeon.calibrate.packing import Samples, rows
 from surgeon.calibrate.probe import TOKENS
 from surgeon.calibrate.walk import Walk
+from surgeon.errors import SurgeonError
+from surgeon.plan import Plan
+from surgeon.rebuild import masked
+from surgeon.rebuild.lazy import Lazy
+from surgeon.rebuild.unread import Unread
+from surgeon.trace import trace_module
 
 IDS = torch.randint(3, 53, (6, 24), generator=torch.Generator().manual_seed(0))
 BLOCKS = [f"model.layers.{i}" for i in range(3)]
@@ -23,6 +34,11 @@ def states_behind(model, block, ids):
         model(input_ids=ids, use_cache=False)
     hook.remove()
     return found[0]
+
+
+def through(walk, forward):
+    for _ in walk.blocks:
+        walk.advance(forward)
 
 
 def test_the_whole_run_is_of_a_few_tokens(small_llama):
@@ -77,3 +93,105 @@ def test_blocks_that_return_more_tensors_are_called_with_those_of_a_whole_batch(
     for number, batch in enumerate(walk.batches):
         want = states_behind(model, "model.layers.0", batch.ids)
         torch.testing.assert_close(walk.states[number], want)
+
+
+def test_alongside_a_walk_the_whole_run_sees_the_same(small_llama):
+    model = small_llama()
+    whole = Walk.begin(model, BLOCKS, rows(IDS.tolist()), 4, model)
+    with closing(Walk.begin(model, BLOCKS, rows(IDS.tolist()), 4, model, alongside=True)) as walk:
+        for at in range(len(BLOCKS)):
+            assert len(walk.probe.shapes) <= at + 1
+            walk.advance(model)
+            whole.advance(model)
+            for mine, other in zip(walk.states, whole.states, strict=True):
+                assert torch.equal(mine, other)
+        assert walk.probe.shapes == whole.probe.shapes
+        for mine, other in zip(walk.probe.states, whole.probe.states, strict=True):
+            assert torch.equal(mine, other)
+
+
+def test_alongside_a_walk_it_computes_with_the_weights_that_are_held(small_llama):
+    model = small_llama()
+    graph = trace_module(model)
+    view = masked(model, Plan(graph.model_type), graph)
+    reads = Counter()
+
+    class Counting(Lazy):
+        def __init__(self, name, tensor):
+            super().__init__(tensor.shape, tensor.dtype)
+            self.name, self.tensor = name, tensor
+
+        def read(self):
+            reads[self.name] += 1
+            return self.tensor
+
+    for name, tensor in list(model.named_parameters()):
+        path, _, leaf = name.rpartition(".")
+        if name.startswith("model.layers."):
+            model.get_submodule(path)._parameters[leaf] = Unread(Counting(name, tensor.detach()))
+    blocks = tuple(BLOCKS)
+    samples = rows(IDS.tolist())
+    with closing(Walk.begin(model, blocks, samples, 4, view.fixed(), alongside=True)) as walk:
+        for at in range(len(blocks)):
+            walk.advance(view.fixed(blocks[:at] + blocks[at + 1 :], blocks[at]))
+    assert {count for name, count in reads.items() if not name.startswith(BLOCKS[0])} == {1}
+    assert len(walk.probe.states) == len(blocks) + 1
+
+
+@pytest.mark.parametrize("where", ["in what one run is given", "in the model"])
+def test_what_blocks_hand_each_other_is_seen_alongside_too(small_llama, where):
+    """In the model, the passes of the walk overwrite it for the run that waits."""
+    model = small_llama(initializer_range=0.3)
+
+    def place(kwargs):
+        return model if where == "in the model" else kwargs["position_ids"]
+
+    def give(part, args, kwargs, output):
+        place(kwargs).handed = output[0] if isinstance(output, tuple) else output
+
+    def take(part, args, kwargs):
+        return (args[0] + place(kwargs).handed, *args[1:]), kwargs
+
+    model.model.layers[0].register_forward_hook(give, with_kwargs=True)
+    model.model.layers[2].register_forward_pre_hook(take, with_kwargs=True)
+    with closing(Walk.begin(model, BLOCKS, rows(IDS.tolist()), 4, model, alongside=True)) as walk:
+        with pytest.raises(SurgeonError, match="hand each other more"):
+            through(walk, model)
+
+
+def test_a_whole_run_that_is_ended_early_leaves_the_module_as_it_was(small_llama):
+    model = small_llama().train()
+    own, threads = dict(model.named_parameters()), threading.active_count()
+    want = model(input_ids=IDS, use_cache=False).logits
+    with closing(Walk.begin(model, BLOCKS, rows(IDS.tolist()), 4, model, alongside=True)) as walk:
+        walk.advance(model)
+    assert threading.active_count() == threads
+    assert model.training
+    assert all(one is own[name] for name, one in model.named_parameters())
+    assert torch.equal(model(input_ids=IDS, use_cache=False).logits, want)
+    assert not any(part._forward_hooks for part in model.modules())
+
+
+def test_what_the_model_raises_alongside_is_raised_here(small_llama):
+    model = small_llama()
+
+    def fail(part, args):
+        raise RuntimeError("broken block")
+
+    with closing(Walk.begin(model, BLOCKS, rows(IDS.tolist()), 4, model, alongside=True)) as walk:
+        model.model.layers[1].register_forward_pre_hook(fail)
+        walk.advance(model)
+        with pytest.raises(RuntimeError, match="broken block"):
+            walk.advance(model)
+
+
+def test_alongside_blocks_that_return_more_tensors_a_whole_batch_is_run(small_llama):
+    model = small_llama(initializer_range=0.3)
+    layers = model.model.layers
+    layers[0], layers[1] = Handing(layers[0]), First(layers[1])
+    blocks = BLOCKS[:1]
+    with closing(Walk.begin(model, blocks, rows(IDS.tolist()), 3, model, alongside=True)) as walk:
+        assert walk.probe.samples.ids.shape == (3, 24)
+        walk.advance(model)
+    for number, batch in enumerate(walk.batches):
+        torch.testing.assert_close(walk.states[number], states_behind(model, "model.layers.0", batch.ids))

@@ -1,0 +1,27 @@
+"""Tensors in the place of a module's own, for a time: who calls the module meanwhile computes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+__all__ = ["placed"]
+
+
+@contextmanager
+def placed(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """`tensors` by their names in `module`, which is afterwards as it was."""
+    before: list[tuple[dict[str, Tensor | None], str, Tensor | None]] = []
+    try:
+        for name, tensor in tensors.items():
+            path, _, leaf = name.rpartition(".")
+            owner = module.get_submodule(path)
+            held: dict = owner._parameters if leaf in owner._parameters else owner._buffers
+            before.append((held, leaf, held[leaf]))
+            held[leaf] = tensor
+        yield
+    finally:
+        for held, leaf, tensor in reversed(before):
+            held[leaf] = tensor
