@@ -32,6 +32,8 @@ from surgeon.repair import Along, Cut, Gap, Repair
 __all__ = ["bridges", "gaps_of"]
 
 Mend = Callable[[Cut, Gap], Mapping[str, Tensor]]
+_FITTED, _NOTE, _APART = "fitted/", "note/", "apart/"
+"""Marks of what is put aside: of one Block, what is to be said of it, and what did not join the stream."""
 
 
 def bridges(repair: Repair, select: BlockSelector, before: State, after: State) -> Mended:
@@ -44,7 +46,7 @@ def bridges(repair: Repair, select: BlockSelector, before: State, after: State) 
         return Mended()
     blocks = tuple(block.name for block in select.stack_of(after.graph).blocks)
     reach = getattr(repair, "reach", "gap")
-    evidence = _Gaps(after, blocks, gaps)
+    evidence = _Gaps(after, blocks, gaps, repr((repair, gaps)))
     done = repair.mend(tuple(_takers(after, blocks, gaps, reach)), evidence)
     values = dict(done.values)
     bridged = {place for place in gaps if evidence.fitted.get(place)}
@@ -126,12 +128,13 @@ def _writes(graph: Graph, param: str, dim: int) -> bool:
 class _Gaps:
     """Both walks through one Stack; `ends` gives the last place of the gap behind each Block.
 
-    `fitted` counts the projections of each Block that were.
+    `how` is the repair in words, `fitted` counts the projections of each Block that were.
     """
 
     state: State
     blocks: tuple[str, ...]
     ends: Mapping[int, int]
+    how: str
     fitted: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -153,26 +156,66 @@ class _Gaps:
 
     def along_stream(self, cuts: Sequence[Cut], constant: bool, mend: Mend) -> Along:
         """Gap by gap from the front; each repair changes what the next one starts from."""
-        samples = self.bench.samples
-        size, keep = max(1, TOKENS // samples.ids.shape[1]), self.bench.keep
-        whole = self._original(0)
-        aim = Walk.begin(self.bench.module, self.blocks, samples, size, whole, keep)
-        have = aim.beside(self._forward(0))
+        unfinished = self.bench.unfinished(self.plan, self.how)
+        held = {} if unfinished is None else unfinished.resume(self.bench.keep)
+        blocks = {f"{_FITTED}{block}": tuple(own) for block, own in groupby(cuts, key=lambda cut: cut.block)}
+        done = {piece: held[piece] for piece in blocks if piece in held}
         values: dict[str, Tensor] = {}
-        for block, here in groupby(cuts, key=lambda cut: cut.block):
-            place, own = self.blocks.index(block or ""), tuple(here)
-            self._advance(have, place)
-            while aim.at < self.ends.get(place, place - 1) + 1:
-                aim.advance(self._original(aim.at))
-            found = self._fitted(own, place, aim, have, mend)
-            if place in self.ends:
-                fewer = [self._fitted(own[-1:], place, aim, have, mend)] if len(own) > 1 else []
-                found = self._best([found, *fewer, {}], aim, have)
+        walks: tuple[Walk, Walk] | None = None
+        for piece, own in blocks.items():
+            place = self.blocks.index(own[0].block or "")
+            if piece in done:
+                self._recall(done[piece])
+            else:
+                walks = walks or self._begun(held)
+                done[piece] = self._mended(own, place, *walks, mend) | self._marks()
+            names = [name for cut in own for name in (cut.param, cut.bias)]  # kept in whatever order
+            found = {name: done[piece][name] for name in names if name in done[piece]}
             values |= found
             self.fitted[place] = len(found)
             self.plan = self._with(found)
-            self.bench.told("bridge gaps", place + 1, len(self.blocks))
+            if walks is not None:
+                if unfinished is not None:
+                    unfinished.put_aside(done | walks[0].state("original") | walks[1].state("cut"))
+                self.bench.told("bridge gaps", place + 1, len(self.blocks))
+        if unfinished is not None:
+            unfinished.through(done)
         return Along(values, tuple(self.apart))
+
+    def _begun(self, held: Mapping[str, Mapping[str, Tensor]]) -> tuple[Walk, Walk]:
+        """The walks of the original and of the cut model, as far as `held`."""
+        samples = self.bench.samples
+        size = max(1, TOKENS // samples.ids.shape[1])
+        aim = Walk.begin(self.bench.module, self.blocks, samples, size, self._original(0), self.bench.keep)
+        have = aim.beside(self._forward(0))
+        aim.take_up("original", held)
+        have.take_up("cut", held)
+        return aim, have
+
+    def _mended(self, own: Sequence[Cut], place: int, aim: Walk, have: Walk, mend: Mend) -> dict[str, Tensor]:
+        """New values of the projections of the Block at `place`."""
+        self._advance(have, place)
+        while aim.at < self.ends.get(place, place - 1) + 1:
+            aim.advance(self._original(aim.at))
+        found = self._fitted(own, place, aim, have, mend)
+        if place in self.ends:
+            fewer = [self._fitted(own[-1:], place, aim, have, mend)] if len(own) > 1 else []
+            found = self._best([found, *fewer, {}], aim, have)
+        return found
+
+    def _marks(self) -> dict[str, Tensor]:
+        """What there is to say so far, in the names of tensors, to be put aside with the values."""
+        said = {_NOTE: self.notes, _APART: self.apart}
+        return {
+            f"{mark}{at:03}/{one}": torch.zeros(1) for mark, all in said.items() for at, one in enumerate(all)
+        }
+
+    def _recall(self, found: Mapping[str, Tensor]) -> None:
+        """Say what `_marks` put aside."""
+        for mark, said in ((_NOTE, self.notes), (_APART, self.apart)):
+            said[:] = [
+                name.removeprefix(mark).partition("/")[2] for name in sorted(found) if name.startswith(mark)
+            ]
 
     def _fitted(
         self, cuts: Sequence[Cut], place: int, aim: Walk, have: Walk, mend: Mend

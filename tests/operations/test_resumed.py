@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import surgeon
-from surgeon.operations import repairing, sequential
+from surgeon.operations import bridging, repairing, sequential
 from tests.stopping import interrupted_behind
 
 IDS = torch.randint(3, 53, (5, 12), generator=torch.Generator().manual_seed(0)).tolist()
@@ -22,6 +22,11 @@ STEPS = {
         "criterion": "wanda",
         "inputs": "sequential",
         "repair": {"repair": "refit", "target": "layer"},
+    },
+    "across gaps": {
+        "op": "drop_blocks",
+        "drop": [1],
+        "repair": {"repair": "refit", "reach": "rest"},
     },
 }
 
@@ -43,12 +48,17 @@ def planned(folder, step, cache=None):
 
 
 @pytest.mark.parametrize(
-    ("way", "stop"), [("toward the stream", 2), ("sequential", 4), ("sequential", 5), ("sequential", 8)]
+    ("way", "stop"),
+    [("toward the stream", 2), ("sequential", 4), ("sequential", 5), ("sequential", 8), ("across gaps", 1)],
 )
 def test_stopped_behind_any_block_the_plan_is_the_same(
     folder, tmp_path, monkeypatch, waits_in_files, way, stop
 ):
-    ways = {"toward the stream": (repairing, "stream_gap"), "sequential": (sequential, "gather_at_block")}
+    ways = {
+        "toward the stream": (repairing, "stream_gap"),
+        "sequential": (sequential, "gather_at_block"),
+        "across gaps": (bridging, "bridge_gap"),
+    }
     where, name = ways[way]
     original, done = getattr(where, name), []
     monkeypatch.setattr(where, name, lambda *args: done.append(1) or original(*args))
