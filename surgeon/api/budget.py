@@ -20,6 +20,7 @@ from surgeon.io.memory import resident
 from surgeon.operations import Operation
 from surgeon.plan import Amount
 from surgeon.rebuild.unread import PIECE
+from surgeon.repair.cholesky import PANEL
 from surgeon.repair.refit import Refit
 
 __all__ = ["check_budget", "held_whole", "read_in_use", "streamed_block"]
@@ -28,6 +29,8 @@ PIECES = 4
 """Pieces of weights, and results of as much, that a pass with weights read at each use has at once."""
 SUMS = 8
 """Bytes of an element of a Gram matrix."""
+PANELS = 3
+"""Panels of a Gram matrix that are there beside it while it is solved: diagonal, product, factor."""
 
 
 def check_budget(budget: int | None, needed: int, what: str, hint: str = "") -> None:
@@ -106,5 +109,7 @@ def _fit(graph: Graph, step: Operation) -> int:
                 whole = shape[site.dim]
                 kept = whole * stays // group.size
                 squares = kept**2 if repair.target == "stream" else whole**2 + kept * (whole + kept)
-                found.append(SUMS * (squares + 2 * kept * shape[1 - site.dim]))
+                found.append(
+                    SUMS * (squares + 2 * kept * shape[1 - site.dim] + PANELS * min(PANEL, kept) * kept)
+                )
     return max(found)

@@ -18,7 +18,7 @@ from surgeon.api.progress import Progress, silent
 from surgeon.api.reload import check_reload
 from surgeon.api.subject import Subject
 from surgeon.api.texts import Text, drawn_texts
-from surgeon.calibrate import Samples, gather
+from surgeon.calibrate import Samples, Statistic, gather
 from surgeon.calibrate.expert_load import ExpertLoad
 from surgeon.criteria.experts import load_of
 from surgeon.errors import InfeasibleError
@@ -99,8 +99,8 @@ def densify(
     progress("join experts", 0, None)
     dense = densified(subject.module, graph, layers, config, trace_module(skeleton(config)))
     checks = _written(dense, target, source, progress)
-    counts = [sum(p.numel() for p in one.parameters()) for one in (dense, subject.module)]
-    return Densified(str(config.model_type), *counts, layers, checks)
+    after, before = (sum(p.numel() for p in one.parameters()) for one in (dense, subject.module))
+    return Densified(str(config.model_type), after, before, layers, checks)
 
 
 def _mixtures(graph: Graph, groups: Sequence[Group], experts: int) -> tuple[Mixtures, int]:
@@ -131,8 +131,8 @@ def _chosen(
     progress: Progress,
 ) -> Iterator[Fixed]:
     """The most used experts of every mixture, and their gates."""
-    loads = {load: ExpertLoad(load) for load in ("count", "gate")}
-    narrow = {key: key.on(graph, groups) for key in loads.values()}
+    loads = (ExpertLoad("count"), ExpertLoad("gate"))
+    narrow: dict[Statistic, Statistic] = {key: key.on(graph, groups) for key in loads}
     told = "measure routing"
     found = gather(
         subject.wide,

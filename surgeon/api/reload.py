@@ -101,7 +101,7 @@ def _stock_class(loader: Any, folder: Path, code: bool, small: PreTrainedModel) 
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=code)
         with torch.device("meta"):
             known = {"trust_remote_code": code} if code else {}
-            found = getattr(loader, "from_config", getattr(loader, "_from_config", None))(config, **known)
+            found = (getattr(loader, "from_config", None) or loader._from_config)(config, **known)
     if type(found).__name__ != type(small).__name__:
         raise VerifyError(
             f"stock transformers builds a {type(found).__name__} of the result, not a {type(small).__name__}"

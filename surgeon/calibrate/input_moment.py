@@ -140,8 +140,9 @@ class _Running:
         """Before the first rows."""
         like = {"dtype": torch.float64, "device": seen.rows_NF.device}
         shape = (slices, seen.rows_NF.shape[-1])
-        empty = (torch.zeros(shape, **like) for _ in range(3))
-        return cls(torch.zeros(slices, 1, **like), *empty, torch.tensor(seen.slices is not None))
+        count = torch.zeros(slices, 1, **like)
+        mean, deviation, size = (torch.zeros(shape, **like) for _ in range(3))
+        return cls(count, mean, deviation, size, torch.tensor(seen.slices is not None))
 
     def add(self, index: int, part: _Part) -> None:
         """Merge the rows of one slice."""

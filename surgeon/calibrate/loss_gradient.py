@@ -42,6 +42,7 @@ class LossGradient(Statistic):
 def asked_for(keys: Collection[Statistic]) -> frozenset[str] | None:
     """Parameters whose gradients `keys` ask for; None for all."""
     params = [getattr(key, "params", None) for key in keys if key.gradients]
-    if any(names is None for names in params):
+    named = [names for names in params if names is not None]
+    if len(named) < len(params):
         return None
-    return frozenset(name for names in params for name in names)
+    return frozenset(name for names in named for name in names)

@@ -62,8 +62,10 @@ class Ranks:
 
     def _sent(self, own: Tensor | None, source: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         device = "cuda" if self.size > 1 and distributed.get_backend() == "nccl" else "cpu"
-        mine = source == self.rank and own is not None
-        tensor = own.to(device).contiguous() if mine else torch.empty(shape, dtype=dtype, device=device)
+        if source == self.rank and own is not None:
+            tensor = own.to(device).contiguous()
+        else:
+            tensor = torch.empty(shape, dtype=dtype, device=device)
         if self.size > 1:
             distributed.broadcast(tensor, source)
         return tensor

@@ -80,12 +80,12 @@ class Walk:
             SurgeonError: a Block takes no state of the shape that it returns.
         """
         every = tuple(samples.unpadded(batch_size))
-        totals = {"samples": sum(map(len, every)), "tokens": sum(batch.predicted for batch in every)}
         own = ranks.share(every)
         probe = (Probe.alongside if alongside else Probe.of)(module, blocks, own[0], forward, keep)
         probe.reach(0, {})
         left = set(range(len(blocks)))
-        walk = cls(module, tuple(blocks), own, probe, left, keep=keep, ranks=ranks, **totals)
+        walk = cls(module, tuple(blocks), own, probe, left, keep=keep, ranks=ranks)
+        walk.samples, walk.tokens = sum(map(len, every)), sum(batch.predicted for batch in every)
         for batch in walk.batches:
             walk.states.append(keep(walk._entering_first(forward, batch)))
         return walk

@@ -72,4 +72,4 @@ class _Bytes:
 
     def __call__(self) -> memoryview:
         tensor = self._tensor.read().detach().to("cpu").contiguous()
-        return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        return tensor.reshape(-1).view(torch.uint8).numpy().data

@@ -28,7 +28,7 @@ class Gather:
     def room(self, nbytes: int) -> memoryview:
         """Memory to put a block into; what was handed out before is no longer to be used."""
         self._full = _grown(self._full, nbytes)
-        return memoryview(self._full)[:nbytes]
+        return self._full.data[:nbytes]
 
     def taken(self, shape: Sequence[int], width: int, dims: Mapping[int, Positions]) -> memoryview:
         """The bytes of what is kept of the block in `room`.
@@ -47,7 +47,7 @@ class Gather:
             block.take(positions, axis=dim, out=out, mode="clip")
             block = out
             self._full, self._spare = self._spare, self._full
-        return memoryview(self._full)[: block.nbytes]
+        return self._full.data[: block.nbytes]
 
 
 def _grown(memory: np.ndarray, nbytes: int) -> np.ndarray:

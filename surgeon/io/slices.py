@@ -101,7 +101,7 @@ class Files:
 
     def read(self, chosen: Selection) -> memoryview:
         """The bytes of a Selection, in the order of its elements, in the Room that is used."""
-        view, place = memoryview(empty_bytes(chosen.nbytes)), 0
+        view, place = empty_bytes(chosen.nbytes).data, 0
         for start, count, rest in _runs(chosen):
             if rest is None:
                 self._fill(chosen.source.file, view[place : place + count], start)

@@ -48,8 +48,8 @@ def stored_numbers(files: Files, stored: TensorHeader, starts: range) -> Iterato
     (size, *others), (kind, wide, widen) = stored.shape, NUMBERS[stored.dtype]
     row = prod(others)
     most = min(starts.step, size) * row
-    read = np.empty(most, kind)
-    given = np.empty(most, wide) if widen else read
+    given = np.empty(most, wide)
+    read = np.empty(most, kind) if widen else given
     for start in starts:
         rows = min(start + starts.step, size) - start
         count = rows * row

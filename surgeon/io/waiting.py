@@ -32,6 +32,7 @@ class Waiting:
         self.budget = free_memory() // SHARE if budget is None else budget
         self.folder = Path(tempfile.gettempdir() if folder is None else folder).expanduser()
         self.held = 0
+        self._mapped: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
     def keep(self, tensor: Tensor) -> Tensor:
         """A tensor with the elements of `tensor`, which may be the same one; not to be written to.
@@ -52,10 +53,12 @@ class Waiting:
         self.held -= size
 
     def _filed(self, tensor: Tensor) -> Tensor:
+        for earlier in self._mapped:  # what was read of them is not to add up; it can be read again
+            earlier.madvise(mmap.MADV_DONTNEED)
         flat = tensor.detach().contiguous().reshape(-1)
         try:
             with tempfile.TemporaryFile(dir=self.folder) as file:
-                file.write(memoryview(flat.view(torch.uint8).numpy()))
+                file.write(flat.view(torch.uint8).numpy().data)
                 file.flush()
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except OSError as error:
@@ -64,4 +67,5 @@ class Waiting:
                 f"{error.strerror}",
                 hint="--cache on a disk with room, more --memory, or fewer samples",
             ) from error
+        self._mapped.add(mapped)
         return torch.frombuffer(mapped, dtype=tensor.dtype).view(tensor.shape)

@@ -20,5 +20,5 @@ def work_key(said: str, values: Mapping[str, object]) -> str:
         value = values[name]
         if isinstance(value, Tensor):
             digest.update(f"\0{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-            digest.update(memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:LENGTH]

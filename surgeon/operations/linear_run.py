@@ -7,6 +7,8 @@ Stack reads them. Not here: Blocks that learn a run (`replace`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -55,7 +57,7 @@ def folded(state: State, cut: Proposal, select: BlockSelector) -> Proposal:
     entering = list(walks.original()[0].states)
     wanted = walks.original_behind(count - 1)
     mapped = _least_squares(entering, wanted)
-    values: dict[str, object] = {}
+    values: dict[str, Tensor] = {}
     for name in tables:
         table = state.weights.get(name)
         values[name] = (table.double() @ mapped.to(table.device)).to(table)
@@ -94,7 +96,7 @@ def _least_squares(entering: list[Tensor], wanted: list[Tensor]) -> Tensor:
     return anchored(gram, cross, torch.eye(len(gram), dtype=torch.float64, device=gram.device), _RIDGE)
 
 
-def _check(walks: Walks, values: dict[str, object], want: list[Tensor]) -> None:
+def _check(walks: Walks, values: Mapping[str, Tensor], want: list[Tensor]) -> None:
     """Refuse where the Stack does not start on the mapped states: something stands behind the tables."""
     got = walks.entering(values)
     apart = max(float((g.double() - w).abs().max() / w.abs().max()) for g, w in zip(got, want, strict=True))

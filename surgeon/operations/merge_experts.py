@@ -98,7 +98,7 @@ class MergeExperts(Operation):
     def dominance(self) -> Criterion:
         """What makes an expert dominant."""
         usual = "reap" if self.cluster == "around_kept" else "frequency"
-        return self.criterion or criteria.get(usual)()
+        return self.criterion or criteria.get(usual).model_validate({})
 
     @property
     def load(self) -> ExpertLoad | None:
@@ -266,4 +266,5 @@ def _positions(group: Group) -> np.ndarray:
 def _summed(gram: np.ndarray, group: Group) -> np.ndarray:
     """Inner products of indices: those of their experts, group by group."""
     places = _positions(group)
-    return sum(gram[np.ix_(column, column)] for column in places.T)
+    nothing = np.zeros((len(places), len(places)), gram.dtype)
+    return sum((gram[np.ix_(column, column)] for column in places.T), start=nothing)

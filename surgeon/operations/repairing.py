@@ -62,7 +62,8 @@ def mended(repair: Repair, cuts: Sequence[Cut], before: State, cut: Plan) -> Men
         )
     done = repair.mend(cuts, _Evidence(before, cut, repr(repair)))
     args = repair.model_dump(mode="json", exclude={"repair"})
-    order = dict.fromkeys(name for cut in cuts for name in (cut.param, cut.bias))  # what was kept may differ
+    # What was kept may be in another order.
+    order = dict.fromkeys(name for cut in cuts for name in (cut.param, cut.bias) if name is not None)
     values = {name: done.values[name] for name in order if name in done.values}
     edits = tuple(Assign(name, f"repair.{repair.repair}", args, before.step) for name in values)
     return Mended(edits, values, done.notes)
@@ -147,9 +148,10 @@ class _Evidence:
         rows: Iterable[Rows] = stream_rows(cut.param, kept, with_bias, aims, *walks.cut())
         if walks.bench.streamed:  # wait, until the block's weights are let go of, for the matrices to be made
             rows = [Rows(keep(one.a), keep(one.e), one.joined) for one in rows]
-        gap = stream_gap(rows)
-        joined = gap.joined
-        found = {name: keep(new) for name, new in mend(cut, gap).items()}
+        found = stream_gap(rows)
+        joined, given = found.joined, [Gap(found.gram, found.cross, found.joined)]
+        del found, rows  # the matrices are the repair's alone, to be let go of before new weights are made
+        found = {name: keep(new) for name, new in mend(cut, given.pop()).items()}
         walks.put(found)
         return found if joined else {**found, f"{_APART}{cut.param}": torch.zeros(1)}
 

@@ -9,6 +9,7 @@ Not here: the tokenizer, which has numbers of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def _renumber(path: Path, number: int, removed: Positions) -> int:
     return number - int(np.searchsorted(removed, number))
 
 
-def renumbered_fields(fields: Mapping[str, object], removed: Positions) -> dict[str, object]:
+def renumbered_fields(fields: Mapping[str, object], removed: Positions) -> dict[str, Any]:
     """Fields of a generation config, numbers or lists of them, with the new numbers of tokens.
 
     Raises:

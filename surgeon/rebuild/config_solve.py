@@ -107,9 +107,10 @@ def _rows(space: ConfigSpace, changed: Changes, why: str) -> tuple[LedgerRow, ..
 def _refuse_parts(plan: Plan, graph: Graph) -> None:
     parts = tuple(dropped_parts(plan, graph))
     if parts:
-        more = f" and {len(parts) - 1} more sublayers" if len(parts) > 1 else ""
+        first, *others = parts
+        more = f" and {len(others)} more sublayers" if others else ""
         raise InfeasibleError(
-            f"no field of the config says that a layer lacks '{parts[0]}'{more}",
+            f"no field of the config says that a layer lacks '{first}'{more}",
             hint="export: {layout: per_layer}, or padded, which makes what it adds zero",
         )
 

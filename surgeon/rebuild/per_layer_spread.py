@@ -99,7 +99,9 @@ def _widths(space: ConfigSpace, graph: Graph, plan: Plan, said: Plan) -> dict[st
     kept, before = plan.kept(), said.kept()
     gone = tuple(f"{block}." for block in plan.dropped)
     left = {
-        space.shallow.first(n): n for n in reversed(graph.parameters) if not (gone and n.startswith(gone))
+        space.shallow.first(n): n
+        for n in reversed(tuple(graph.parameters))
+        if not (gone and n.startswith(gone))
     }
     return {
         name: tuple(

@@ -113,7 +113,9 @@ class _Trial:
                 for path in choice.paths:
                     setattr(self.own.get_submodule(path), choice.name, value)
             for path in self.read_by:
-                self.own.get_submodule(path).config = LayerConfig(self.whole.config, fields)
+                part = self.own.get_submodule(path)
+                # torch annotates what is set on a module as a tensor or a module; it takes anything.
+                part.config = LayerConfig(self.whole.config, fields)  # type: ignore[assignment]
             fault = self.fault()
             if fault is None:
                 return values, None

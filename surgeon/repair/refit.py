@@ -51,6 +51,7 @@ class Refit(Repair):
 
         def mend(cut: Cut, gap: Gap) -> Mapping[str, Tensor]:
             step = ridge_step(gap.gram, gap.cross, self.ridge, self._constant(cut))
+            del gap  # its matrices are as large as all that comes now
             kept = self._with_bias(torch.from_numpy(cut.kept).to(step.device), cut)
             step += self._matrix(cut, evidence)[0].to(step.device)[kept]
             return self._values(cut, step[None], evidence)

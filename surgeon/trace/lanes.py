@@ -140,18 +140,18 @@ class _Walk:
             if pair in seen or pair[0] == pair[1]:
                 continue
             seen.add(pair)
-            made = [self.history.writers.get(value.id) for value in pair]
-            if made[0] is None or made[1] is None or made[0][0].func != made[1][0].func:
+            left, right = (self.history.writers.get(value.id) for value in pair)
+            if left is None or right is None or left[0].func != right[0].func:
                 return set()
-            for value, (event, _), which in zip(pair, made, (0, lane), strict=True):  # type: ignore[misc]
+            (one, first), (two, second) = left, right
+            for value, event, which in zip(pair, (one, two), (0, lane), strict=True):
                 self._values[which].add(value.id)
                 self._events[which].add(event.index)
             source = self._own_indices(pair, lane)
             if source is not None:
                 sources.add(source)
-                self.picks |= {event.index for event, _ in made}  # type: ignore[misc]
+                self.picks |= {one.index, two.index}
                 continue
-            (one, first), (two, second) = made
             pairs = _paired((first, one.args, one.kwargs), (second, two.args, two.kwargs))
             if pairs is None:
                 return set()

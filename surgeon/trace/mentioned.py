@@ -54,7 +54,7 @@ def _names_read(module: nn.Module) -> set[str]:
 def _code(kind: type) -> Iterator[CodeType]:
     """The compiled functions of a class, but for those that make its parameters."""
     for name, thing in vars(kind).items():
-        function = inspect.unwrap(thing.fget or thing) if isinstance(thing, property) else thing
+        function = thing.fget if isinstance(thing, property) else thing
         if name not in _BUILDING and callable(function):
             function = inspect.unwrap(function)
             if isinstance(function, FunctionType):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import ceil, prod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ _COPIES = (None, 1, 2, 3, 5)
 """How many pictures (tiles of one picture) a sample may have to consist of; None for no such dim."""
 Feed = dict[str, Tensor]
 Names = Mapping[str, Any]
+Copies = TypeVar("Copies", bound=int | None)
 
 
 def images(module: nn.Module, names: Names, rows: int) -> Iterator[Feed]:
@@ -71,7 +72,7 @@ def _beside(made: Feed, names: Names, high: int, wide: int) -> Iterator[Feed]:
         yield {"pixel_values": pixels.unsqueeze(1), **beside}
 
 
-def _frames(module: nn.Module, copies: tuple[int | None, ...]) -> Iterator[tuple[int, int, int, int | None]]:
+def _frames(module: nn.Module, copies: tuple[Copies, ...]) -> Iterator[tuple[int, int, int, Copies]]:
     """Channels, height and width of pictures, with each number of `copies` that a sample may consist of."""
     channels = next((reader.in_channels for reader in _readers(module)), 3)
     for count in copies:

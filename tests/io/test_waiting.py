@@ -55,3 +55,20 @@ def test_no_room_is_one_message(tmp_path):
 
 def test_nothing_needs_no_file(tmp_path):
     assert Waiting(0, tmp_path / "absent").keep(torch.ones(0)).numel() == 0
+
+
+def test_what_was_read_of_files_does_not_add_up(tmp_path):
+    size = 8 << 20
+    waiting = Waiting(0, tmp_path)
+    before, held = pages_of_files(), []
+    for number in range(6):
+        held.append(waiting.keep(torch.full((size // 4,), float(number))))
+        assert (held[-1] == number).all()
+    assert pages_of_files() - before < 2 * size
+    assert all((tensor == number).all() for number, tensor in enumerate(held))
+
+
+def pages_of_files() -> int:
+    """Bytes of mapped files that the process has in memory."""
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssFile"].split()[0]) * 1024

@@ -17,7 +17,7 @@ def system(size: int, rank: int, seed: int = 0):
 
 @pytest.mark.parametrize("size", [1, 4, 7, 12, 13])
 def test_blocks_of_any_number_give_the_solution(monkeypatch, size):
-    monkeypatch.setattr(cholesky, "_BLOCK", 4)
+    monkeypatch.setattr(cholesky, "PANEL", 4)
     matrix, right = system(size, 40)
     want = torch.linalg.solve(matrix, right)
     got = solve_in_place(matrix, right)
@@ -26,7 +26,7 @@ def test_blocks_of_any_number_give_the_solution(monkeypatch, size):
 
 
 def test_what_is_not_positive_definite_is_solved_by_elimination(monkeypatch):
-    monkeypatch.setattr(cholesky, "_BLOCK", 4)
+    monkeypatch.setattr(cholesky, "PANEL", 4)
     matrix, right = system(11, 40)
     matrix[9, 9] -= 5.0  # found in the third block, when the first two are used up
     want = torch.linalg.solve(matrix, right)

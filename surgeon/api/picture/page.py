@@ -122,7 +122,7 @@ def _stack(view: StackView, number: int, several: bool) -> Markup:
 
 
 def _style() -> Markup:
-    found = pkgutil.get_data(__package__, "page.css")
+    found = pkgutil.get_data("surgeon.api.picture", "page.css")
     assert found is not None, "the package's own style sheet"
     return Markup(found.decode("utf-8"))
 

@@ -7,6 +7,7 @@ from surgeon.api.numbers import size_text
 from surgeon.api.picture.layers import Layer, Part, StackView, part_name
 from surgeon.api.picture.markup import Markup, joined, tag
 from surgeon.api.picture.panel import Rows, line, panel, rect, text
+from surgeon.graph import SublayerRole
 
 __all__ = ["hover_text", "legend", "stack_panel", "summary"]
 
@@ -34,7 +35,8 @@ def stack_panel(view: StackView, key: str) -> Markup:
 
 def legend(view: StackView) -> Markup:
     """What the colours and marks of the picture mean; only those that it shows."""
-    roles = dict.fromkeys(part.role for layer in view.layers for part in layer.parts)
+    parts = (part for layer in view.layers for part in layer.parts)
+    roles: dict[SublayerRole | None, None] = dict.fromkeys(part.role for part in parts)
     shown = [(f"p-{role or 'rest'}", part_name(role)) for role in roles]
     gone = any(layer.after is None or any(p.dropped for p in layer.parts) for layer in view.layers)
     widths = [width for layer in view.layers if layer.after is not None for width in layer.widths]

@@ -58,7 +58,8 @@ class Isotonic(Allocation):
 
     def _monotone(self, pools: Sequence[Pool], counts: Counts) -> Counts:
         found = list(counts)
-        for kind in dict.fromkeys(pool.members[0].group.kind for pool in pools):
+        kinds: dict[AxisKind, None] = dict.fromkeys(pool.members[0].group.kind for pool in pools)
+        for kind in kinds:
             ours = self._by_depth(pools, kind)
             shares = np.array([counts[at] / pools[at].began for at in ours])
             weights = np.array([float(pools[at].cost or 1) * pools[at].began for at in ours])
