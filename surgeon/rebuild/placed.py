@@ -12,16 +12,20 @@ __all__ = ["placed"]
 
 @contextmanager
 def placed(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """`tensors` by their names in `module`, which is afterwards as it was."""
-    before: list[tuple[dict[str, Tensor | None], str, Tensor | None]] = []
+    """`tensors` by their names in `module`, which is afterwards as it was.
+
+    What somebody else put back meanwhile, whose own place this was, stays.
+    """
+    before: list[tuple[dict[str, Tensor | None], str, Tensor | None, Tensor]] = []
     try:
         for name, tensor in tensors.items():
             path, _, leaf = name.rpartition(".")
             owner = module.get_submodule(path)
             held: dict = owner._parameters if leaf in owner._parameters else owner._buffers
-            before.append((held, leaf, held[leaf]))
+            before.append((held, leaf, held[leaf], tensor))
             held[leaf] = tensor
         yield
     finally:
-        for held, leaf, tensor in reversed(before):
-            held[leaf] = tensor
+        for held, leaf, earlier, tensor in reversed(before):
+            if held[leaf] is tensor:
+                held[leaf] = earlier

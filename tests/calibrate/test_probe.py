@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from surgeon.calibrate.packing import Samples, rows
 from surgeon.calibrate.probe import TOKENS
 from surgeon.calibrate.walk import Walk
 from surgeon.errors import SurgeonError
-from surgeon.plan import Plan
+from surgeon.plan import Keep, Plan
 from surgeon.rebuild import masked
 from surgeon.rebuild.lazy import Lazy
 from surgeon.rebuild.unread import Unread
@@ -195,3 +195,21 @@ def test_alongside_blocks_that_return_more_tensors_a_whole_batch_is_run(small_ll
         walk.advance(model)
     for number, batch in enumerate(walk.batches):
         torch.testing.assert_close(walk.states[number], states_behind(model, "model.layers.0", batch.ids))
+
+
+@pytest.mark.parametrize("taken", [1, 2, 3])
+@pytest.mark.parametrize("broken", [False, True])
+def test_under_a_plan_the_module_is_afterwards_as_it_was(small_llama, taken, broken):
+    """The tensors in force are in place for the whole run, and those of a block for its time."""
+    model = small_llama()
+    graph = trace_module(model)
+    plan = Plan(graph.model_type, tuple(Keep(f"layers.{at}.mlp.ffn", (0, 2, 3), 0) for at in range(3)))
+    view, own, blocks = masked(model, plan, graph), dict(model.named_parameters()), tuple(BLOCKS)
+    walk = Walk.begin(model, blocks, rows(IDS.tolist()), 4, view.fixed(), alongside=True)
+    if broken:
+        model.get_submodule(BLOCKS[taken - 1]).mlp.register_forward_hook(lambda *_: 1 / 0)
+    with closing(walk), pytest.raises(ZeroDivisionError) if broken else nullcontext():
+        for at in range(taken):
+            walk.advance(view.fixed(blocks[:at] + blocks[at + 1 :], blocks[at]))
+    assert all(one is own[name] for name, one in model.named_parameters())
+    assert len(own) == len(dict(model.named_parameters()))
