@@ -29,8 +29,8 @@ PIECES = 4
 """Pieces of weights, and results of as much, that a pass with weights read at each use has at once."""
 SUMS = 8
 """Bytes of an element of a Gram matrix."""
-PANELS = 4
-"""Panels of a Gram matrix beside it while it is solved: diagonal, right side, solution, product."""
+PANELS = 6
+"""Panels of a Gram matrix beside it while it is solved, and what the allocator keeps of earlier ones."""
 
 
 def check_budget(budget: int | None, needed: int, what: str, hint: str = "") -> None:

@@ -77,7 +77,7 @@ def test_what_steps_need_beside_a_block(small_llama):
     held = 4 * (block + largest)
     assert needed() == pytest.approx(held, abs=3e6)
     assert needed(criterion="taylor") == pytest.approx(4 * 4 * block, abs=3e6)
-    solved = 2 * kept * 1536 + 4 * 1024 * kept
+    solved = 2 * kept * 1536 + 6 * 1024 * kept
     assert needed(repair="refit") == pytest.approx(max(held, 8 * (kept**2 + solved)), abs=3e6)
     layer = {"repair": "refit", "target": "layer"}
     squares = 2000**2 + kept * (2000 + kept)
