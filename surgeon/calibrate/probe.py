@@ -23,7 +23,7 @@ from surgeon.calibrate.turns import Turns
 from surgeon.errors import SurgeonError
 from surgeon.rebuild.placed import placed
 
-__all__ = ["TOKENS", "Forward", "Keep", "Probe", "StateShape", "Stop", "stopped"]
+__all__ = ["TOKENS", "Forward", "Keep", "Probe", "StateShape", "Stop", "apart", "stopped"]
 
 Forward = Callable[..., object]
 """Runs the module, or a masked view of it, on keyword inputs."""
@@ -180,13 +180,19 @@ class Probe:
             SurgeonError: they differ by more than rounding.
         """
         want = self.states[at + 1]
-        apart = float((got - want).abs().max() / want.abs().max().clamp(min=torch.finfo(want.dtype).tiny))
-        if not apart <= _TOLERANCE:
-            raise SurgeonError(
-                f"run alone, block '{block}' gives other states than in the whole model "
-                f"({apart:.2g} of the largest): the blocks hand each other more than the residual stream",
-                hint="repair: {repair: refit, target: layer}",
-            )
+        error = float((got - want).abs().max() / want.abs().max().clamp(min=torch.finfo(want.dtype).tiny))
+        if not error <= _TOLERANCE:
+            what = f"run alone, block '{block}' gives other states than in the whole model"
+            raise apart(what, f"{error:.2g} of the largest")
+
+
+def apart(what: str, how: object) -> SurgeonError:
+    """What is raised where a Block alone is not what it is in the whole model."""
+    said = f"{type(how).__name__}: {how}" if isinstance(how, Exception) else how
+    return SurgeonError(
+        f"{what} ({said}): the blocks hand each other more than the residual stream",
+        hint="do not stream; where it is a repair that runs blocks alone, {repair: refit, target: layer}",
+    )
 
 
 def stopped(

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from surgeon.calibrate.packing import Samples
-from surgeon.calibrate.probe import Forward, Keep, Probe, StateShape, Stop, stopped
+from surgeon.calibrate.probe import Forward, Keep, Probe, StateShape, Stop, apart, stopped
 from surgeon.calibrate.ranks import Ranks
 from surgeon.rebuild import Fixed
 
@@ -155,7 +155,10 @@ class Walk:
         self.probe.reach(self.at, forward.tensors if isinstance(forward, Fixed) else {})
         if self.at in self.unchecked:
             self.unchecked.remove(self.at)
-            got = self._run(forward, self.probe.samples, self.probe.states[self.at])
+            try:
+                got = self._run(forward, self.probe.samples, self.probe.states[self.at])
+            except Exception as error:
+                raise apart(f"run alone, block '{self.blocks[self.at]}' fails", error) from error
             self.probe.check(self.blocks[self.at], self.at, got)
 
     def close(self) -> None:

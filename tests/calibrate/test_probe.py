@@ -173,16 +173,15 @@ def test_a_whole_run_that_is_ended_early_leaves_the_module_as_it_was(small_llama
 
 
 def test_what_the_model_raises_alongside_is_raised_here(small_llama):
-    model = small_llama()
+    model, threads = small_llama(), threading.active_count()
 
     def fail(part, args):
         raise RuntimeError("broken block")
 
-    with closing(Walk.begin(model, BLOCKS, rows(IDS.tolist()), 4, model, alongside=True)) as walk:
-        model.model.layers[1].register_forward_pre_hook(fail)
-        walk.advance(model)
-        with pytest.raises(RuntimeError, match="broken block"):
-            walk.advance(model)
+    model.model.layers[1].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="broken block"):
+        Walk.begin(model, BLOCKS, rows(IDS.tolist()), 4, model, alongside=True)
+    assert threading.active_count() == threads
 
 
 def test_alongside_blocks_that_return_more_tensors_a_whole_batch_is_run(small_llama):
@@ -208,8 +207,28 @@ def test_under_a_plan_the_module_is_afterwards_as_it_was(small_llama, taken, bro
     walk = Walk.begin(model, blocks, rows(IDS.tolist()), 4, view.fixed(), alongside=True)
     if broken:
         model.get_submodule(BLOCKS[taken - 1]).mlp.register_forward_hook(lambda *_: 1 / 0)
-    with closing(walk), pytest.raises(ZeroDivisionError) if broken else nullcontext():
+    with closing(walk), pytest.raises((ZeroDivisionError, SurgeonError)) if broken else nullcontext():
         for at in range(taken):
             walk.advance(view.fixed(blocks[:at] + blocks[at + 1 :], blocks[at]))
     assert all(one is own[name] for name, one in model.named_parameters())
     assert len(own) == len(dict(model.named_parameters()))
+
+
+def test_a_block_that_fails_alone_is_one_message(small_llama):
+    """As where a block looks up what an earlier one left for it in the same run."""
+    model = small_llama()
+
+    def give(part, args, kwargs, output):
+        if "_identity" not in part.forward.__qualname__:  # not where it is stepped over
+            kwargs["position_ids"].handed = True
+
+    def take(part, args, kwargs):
+        assert kwargs["position_ids"].handed
+
+    model.model.layers[0].register_forward_hook(give, with_kwargs=True)
+    model.model.layers[1].register_forward_pre_hook(take, with_kwargs=True)
+    with closing(Walk.begin(model, BLOCKS, rows(IDS.tolist()), 4, model, alongside=True)) as walk:
+        walk.advance(model)
+        with pytest.raises(SurgeonError, match=r"'model\.layers\.1' fails \(AttributeError") as caught:
+            walk.advance(model)
+    assert "do not stream" in str(caught.value)
