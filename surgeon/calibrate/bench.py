@@ -15,9 +15,11 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from surgeon.calibrate.blocks_held import blocks_held
 from surgeon.calibrate.gather import gather
 from surgeon.calibrate.memory import Memory
 from surgeon.calibrate.packing import Samples
+from surgeon.calibrate.probe import Apart
 from surgeon.calibrate.ranks import Ranks
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Statistic
@@ -72,6 +74,7 @@ class Bench:
         self.keep = keep
         self._module = module
         self._samples = samples
+        self._apart = False
 
     @cached_property
     def module(self) -> nn.Module:
@@ -121,18 +124,25 @@ class Bench:
     def _gathered(self, plan: Plan, keys: Collection[Statistic], partial: PartialRun | None) -> Statistics:
         stage = f"measure {', '.join(sorted({key.statistic for key in keys}))}"
         backward = any(key.gradients for key in keys)
-        if self.streamed and any(key.inside or key.gradients for key in keys):
-            return self._block_by_block(plan, keys, stage, partial)
-        return gather(
-            self.module,
-            self.samples,
-            keys,
-            view=self.view(plan) if plan.edits else None,
-            batch_size=1 if backward else max(1, TOKENS // self.samples.ids.shape[1]),
-            progress=lambda done, total: self.told(stage, done, total),
-            partial=partial,
-            ranks=Ranks.now(),
-        )
+        if self.streamed and not self._apart and any(key.inside or key.gradients for key in keys):
+            try:
+                return self._block_by_block(plan, keys, stage, partial)
+            except Apart:
+                if backward or not all(key.inside for key in keys):
+                    raise
+                self._apart = True  # weights are read for every batch then, and all that is summed is held
+        held = [block.name for stack in self.graph.stacks for block in stack.blocks] if self._apart else []
+        with blocks_held(self.module, held):
+            return gather(
+                self.module,
+                self.samples,
+                keys,
+                view=self.view(plan) if plan.edits else None,
+                batch_size=1 if backward else max(1, TOKENS // self.samples.ids.shape[1]),
+                progress=lambda done, total: self.told(stage, done, total),
+                partial=partial,
+                ranks=Ranks.now(),
+            )
 
     def _block_by_block(
         self, plan: Plan, keys: Collection[Statistic], stage: str, partial: PartialRun | None

@@ -23,7 +23,7 @@ from surgeon.calibrate.turns import Turns
 from surgeon.errors import SurgeonError
 from surgeon.rebuild.placed import placed
 
-__all__ = ["TOKENS", "Forward", "Keep", "Probe", "StateShape", "Stop", "apart", "stopped"]
+__all__ = ["TOKENS", "Apart", "Forward", "Keep", "Probe", "StateShape", "Stop", "apart", "stopped"]
 
 Forward = Callable[..., object]
 """Runs the module, or a masked view of it, on keyword inputs."""
@@ -186,10 +186,14 @@ class Probe:
             raise apart(what, f"{error:.2g} of the largest")
 
 
-def apart(what: str, how: object) -> SurgeonError:
-    """What is raised where a Block alone is not what it is in the whole model."""
+class Apart(SurgeonError):
+    """A Block alone is not what it is in the whole model."""
+
+
+def apart(what: str, how: object) -> Apart:
+    """`what` is not as in the whole model, and how that shows."""
     said = f"{type(how).__name__}: {how}" if isinstance(how, Exception) else how
-    return SurgeonError(
+    return Apart(
         f"{what} ({said}): the blocks hand each other more than the residual stream",
         hint="do not stream; where it is a repair that runs blocks alone, {repair: refit, target: layer}",
     )
