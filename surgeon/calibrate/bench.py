@@ -124,13 +124,15 @@ class Bench:
     def _gathered(self, plan: Plan, keys: Collection[Statistic], partial: PartialRun | None) -> Statistics:
         stage = f"measure {', '.join(sorted({key.statistic for key in keys}))}"
         backward = any(key.gradients for key in keys)
-        if self.streamed and not self._apart and any(key.inside or key.gradients for key in keys):
+        alone = backward or (not self._apart and any(key.inside for key in keys))
+        if self.streamed and alone:
             try:
                 return self._block_by_block(plan, keys, stage, partial)
             except Apart:
                 if backward or not all(key.inside for key in keys):
                     raise
                 self._apart = True  # weights are read for every batch then, and all that is summed is held
+        stage = f"{stage}, whole batches" if self._apart else stage
         held = [block.name for stack in self.graph.stacks for block in stack.blocks] if self._apart else []
         with blocks_held(self.module, held):
             return gather(

@@ -18,6 +18,7 @@ from surgeon.calibrate.at_block import gather_at_block
 from surgeon.calibrate.backward import Sweep, check_apart
 from surgeon.calibrate.loss_gradient import asked_for
 from surgeon.calibrate.packing import Samples
+from surgeon.calibrate.probe import Apart
 from surgeon.calibrate.ranks import Ranks
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Run, Statistic
@@ -72,8 +73,13 @@ def gather_streamed(
     walk = Walk.begin(view.module, tuple(blocks), samples, size, view.fixed(), keep, own, alongside=True)
     with closing(walk):
         way = _Way(view, walk, keys, frozenset(dropped), keep, progress, unfinished, held)
-        way.there()
-        loss = way.back() if any(key.gradients for key in keys) else None
+        try:
+            way.there()
+            loss = way.back() if any(key.gradients for key in keys) else None
+        except Apart:
+            if unfinished is not None:
+                unfinished.over()  # nothing can go on from it
+            raise
     if unfinished is not None:
         unfinished.over()
     return Statistics(way.results(), len(samples), samples.predicted, loss)

@@ -82,12 +82,16 @@ class Walk:
         every = tuple(samples.unpadded(batch_size))
         own = ranks.share(every)
         probe = (Probe.alongside if alongside else Probe.of)(module, blocks, own[0], forward, keep)
-        probe.reach(0, {})
         left = set(range(len(blocks)))
         walk = cls(module, tuple(blocks), own, probe, left, keep=keep, ranks=ranks)
         walk.samples, walk.tokens = sum(map(len, every)), sum(batch.predicted for batch in every)
-        for batch in walk.batches:
-            walk.states.append(keep(walk._entering_first(forward, batch)))
+        try:
+            probe.reach(0, {})
+            for batch in walk.batches:
+                walk.states.append(keep(walk._entering_first(forward, batch)))
+        except BaseException:
+            walk.close()
+            raise
         return walk
 
     def beside(self, forward: Forward) -> Walk:

@@ -49,8 +49,12 @@ def test_a_plan_is_the_same(folder, criterion):
     assert surgeon.plan(folder, recipe, texts=[IDS], stream=True).edits == plain.edits
 
 
-def test_gradients_are_refused_in_one_message(folder):
-    recipe = {"surgeon": 1, "steps": [{**FFN, "criterion": "taylor"}]}
+@pytest.mark.parametrize("before", [None, "flap"])
+def test_gradients_are_refused_in_one_message(folder, before):
+    """Also where an earlier step found out that blocks do not run alone."""
+    kept = {**FFN, "keep": {"fraction": 1.0}}
+    first = [] if before is None else [{**kept, "criterion": before}]
+    recipe = {"surgeon": 1, "steps": [*first, {**FFN, "criterion": "taylor"}]}
     with pytest.raises(SurgeonError, match=r"cannot be streamed|more than the residual stream"):
         surgeon.plan(folder, recipe, texts=[IDS], stream=True)
 
