@@ -23,7 +23,6 @@ from surgeon.calibrate.taps import Taps
 from surgeon.calibrate.walk import Forward, Walk
 from surgeon.errors import SurgeonError
 from surgeon.rebuild import MaskedView
-from surgeon.rebuild.room import Room
 
 __all__ = ["Sweep", "check_apart"]
 
@@ -39,7 +38,6 @@ class Sweep:
     walk: Walk
     keys: tuple[Statistic, ...]
     params: frozenset[str]
-    room: Room
     losses: list[float] = field(default_factory=list)
     flowing: list[Tensor | None] = field(default_factory=list)
 
@@ -100,16 +98,17 @@ class Sweep:
         self.losses = state["losses"].tolist()
         self.flowing = [state.get(str(number)) for number in range(len(self.losses))]
 
-    def back(self, at: int, states: Sequence[Tensor]) -> Mapping[Statistic, Mapping[str, Tensor]]:
-        """Take Block `at`, which was given `states`; what was measured of its parameters.
+    def back(
+        self, at: int, states: Sequence[Tensor], own: Mapping[str, Tensor]
+    ) -> Mapping[Statistic, Mapping[str, Tensor]]:
+        """What is measured of the parameters of Block `at`, of its `own` tensors, which was given `states`.
 
         Raises:
             SurgeonError: a gradient is not finite.
         """
-        walk, block = self.walk, self.walk.blocks[at]
+        walk = self.walk
         walk.at = at
-        others = (*walk.blocks[:at], *walk.blocks[at + 1 :])
-        leaves, forward = self.view.learning(others, block, self.params, self.room)
+        leaves, forward = self.view.learning(own, walk.blocks, self.params)
         run = Run(walk.module, walk.samples, walk.tokens, Taps(walk.module))
         collectors = tuple(key.collector(run) for key in self.keys)
         for number, batch in enumerate(walk.batches):

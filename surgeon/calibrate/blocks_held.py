@@ -7,14 +7,13 @@ Block on all samples (`walk`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from surgeon.rebuild.forward import all_tensors
 from surgeon.rebuild.placed import placed
-from surgeon.rebuild.room import Room
+from surgeon.rebuild.reading import Reading, computes_elsewhere
 from surgeon.rebuild.unread import Unread
 
 __all__ = ["blocks_held"]
@@ -23,15 +22,14 @@ __all__ = ["blocks_held"]
 @contextmanager
 def blocks_held(module: nn.Module, blocks: Sequence[str]) -> Iterator[None]:
     """Each of `blocks` computes with tensors in memory, which are read when it is called."""
-    room = Room()
-    with ExitStack() as hooks:
-        for name in blocks:
-            part, held = module.get_submodule(name), ExitStack()
+    parts = [module.get_submodule(name) for name in blocks]
+    reading = Reading[int](lambda at: _unread(parts[at]), computes_elsewhere(module))
+    with closing(reading), ExitStack() as hooks:
+        for at, part in enumerate(parts):
+            held = ExitStack()
 
-            def before(part: nn.Module, args: object, held: ExitStack = held) -> None:
-                with torch.no_grad(), room.used():
-                    unread = {n: t.values() for n, t in all_tensors(part).items() if isinstance(t, Unread)}
-                held.enter_context(placed(part, unread))
+            def before(part: nn.Module, args: object, at: int = at, held: ExitStack = held) -> None:
+                held.enter_context(placed(part, reading.at(at, (at + 1) % len(parts))))
 
             def after(part: nn.Module, args: object, output: object, held: ExitStack = held) -> None:
                 held.close()
@@ -40,3 +38,7 @@ def blocks_held(module: nn.Module, blocks: Sequence[str]) -> Iterator[None]:
             hooks.callback(part.register_forward_hook(after, always_call=True).remove)
             hooks.callback(held.close)
         yield
+
+
+def _unread(part: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in all_tensors(part).items() if isinstance(tensor, Unread)}

@@ -27,7 +27,7 @@ from surgeon.calibrate.unfinished import Unfinished
 from surgeon.calibrate.walk import Keep, Walk, as_it_is
 from surgeon.errors import SurgeonError
 from surgeon.rebuild import MaskedView
-from surgeon.rebuild.room import Room
+from surgeon.rebuild.reading import Reading, computes_elsewhere
 
 __all__ = ["gather_streamed"]
 
@@ -44,6 +44,7 @@ def gather_streamed(
     keep: Keep = as_it_is,
     unfinished: Unfinished | None = None,
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    ahead: bool | None = None,
 ) -> Statistics:
     """Measure `wanted` Block by Block; the loss is known after it where gradients are wanted.
 
@@ -59,6 +60,7 @@ def gather_streamed(
         unfinished: where a run that was killed is taken up and put aside.
         ranks: the processes that share the samples; all end with the same. With a Statistic that cannot be
             shared out, or fewer batches than ranks, each runs all of them.
+        ahead: the next Block's weights are read while one computes; None: where a device computes.
 
     Raises:
         SurgeonError: a Statistic needs more, lies outside of the Blocks, or the Blocks hand each other more
@@ -71,8 +73,9 @@ def gather_streamed(
     size = 1 if single else batch_size
     own = _sharing(view, keys, samples, size, ranks)
     walk = Walk.begin(view.module, tuple(blocks), samples, size, view.fixed(), keep, own, alongside=True)
-    with closing(walk):
-        way = _Way(view, walk, keys, frozenset(dropped), keep, progress, unfinished, held)
+    ahead = computes_elsewhere(view.module) if ahead is None else ahead
+    way = _Way(view, walk, keys, frozenset(dropped), keep, progress, unfinished, held, ahead)
+    with closing(walk), closing(way.reading):
         try:
             way.there()
             loss = way.back() if any(key.gradients for key in keys) else None
@@ -95,6 +98,20 @@ def _sharing(
     return ranks if whole and enough and not any(key.in_order for key in keys) else Ranks()
 
 
+@dataclass(frozen=True)
+class _There:
+    """Block `at`, on the way through the model."""
+
+    at: int
+
+
+@dataclass(frozen=True)
+class _Back:
+    """Block `at`, on the way back."""
+
+    at: int
+
+
 @dataclass(eq=False)
 class _Way:
     """The way through the Blocks and, for gradients, back; `held` are its pieces.
@@ -111,11 +128,13 @@ class _Way:
     progress: Callable[[int, int], None] | None
     unfinished: Unfinished | None
     held: dict[str, dict[str, Tensor]]
+    ahead: bool
 
     def __post_init__(self) -> None:
         self.backward = tuple(key for key in self.keys if key.gradients)
         self.forward = tuple(key for key in self.keys if not key.gradients)
-        self.room = Room()
+        self.left = [at for at, block in enumerate(self.walk.blocks) if block not in self.dropped]
+        self.reading = Reading(self._described, self.ahead)
 
     def there(self) -> None:
         """Through all Blocks, from the last one that was reached."""
@@ -138,8 +157,9 @@ class _Way:
 
     def _measure(self, at: int) -> None:
         """Block `at` and on; its weights are let go of before those of the next are read."""
-        blocks = self.walk.blocks
-        forward = self.view.fixed((*blocks[:at], *blocks[at + 1 :]), blocks[at], room=self.room)
+        later = self.left[self.left.index(at) + 1 :]
+        then = _There(later[0]) if later else _Back(at) if self.backward else None
+        forward = self.view.holding(self.reading.at(_There(at), then), self.walk.blocks)
         self.walk.check(forward)
         found = gather_at_block(self.walk, forward, self.forward)
         self._measured(f"found/{at}", found.statistics.results)
@@ -152,21 +172,28 @@ class _Way:
         walk.probe.reach(len(blocks) - 1, {})
         params = asked_for(self.backward) or frozenset()
         check_apart(self.view, blocks, params)
-        sweep, reached = Sweep(self.view, walk, self.backward, params, self.room), self._reached("flowing")
+        sweep, reached = Sweep(self.view, walk, self.backward, params), self._reached("flowing")
         if reached:
             sweep.take_up(self.held[f"flowing/{reached[0]}"])
         else:
             sweep.begin()
             del self.held[f"states/{len(blocks)}"]
         for at in reversed(range(reached[0] if reached else len(blocks))):
-            states = self._numbered(f"states/{at}")
-            if blocks[at] not in self.dropped:
-                self._measured(f"back/{at}", sweep.back(at, states))
+            if at in self.left:
+                then = next((_Back(earlier) for earlier in reversed(self.left) if earlier < at), None)
+                own = self.reading.at(_Back(at), then)
+                self._measured(f"back/{at}", sweep.back(at, self._numbered(f"states/{at}"), own))
+                del own
             self.held.pop(f"flowing/{at + 1}", None)
             del self.held[f"states/{at}"]
             self.held[f"flowing/{at}"] = sweep.state()
             self._done(2 * len(blocks) - at)
         return sweep.loss
+
+    def _described(self, place: _There | _Back) -> dict[str, Tensor]:
+        """A Block's tensors: in force, or, where gradients are taken of them, its own."""
+        block = self.walk.blocks[place.at]
+        return self.view.inside(block) if isinstance(place, _There) else self.view.own(block)
 
     def results(self) -> dict[Statistic, dict[str, Tensor]]:
         """All that was measured."""

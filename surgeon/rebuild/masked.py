@@ -22,7 +22,7 @@ from surgeon.plan import Cuts, Plan, cuts_of, dropped_parts, silent_params
 from surgeon.rebuild.absent import Absent
 from surgeon.rebuild.forward import all_tensors, call_with
 from surgeon.rebuild.kept_width import KeptWidth, Width
-from surgeon.rebuild.room import Room
+from surgeon.rebuild.reading import Reading
 from surgeon.rebuild.unread import Unread, described_like
 
 __all__ = ["Fixed", "MaskedView", "masked"]
@@ -74,30 +74,46 @@ class MaskedView(nn.Module):
         """What the module returns, with the plan in force."""
         return self._call(self.tensors(), *args, **kwargs)
 
-    def fixed(self, unused: Collection[str] = (), *held: str, room: Room | None = None) -> Fixed:
+    def fixed(self, unused: Collection[str] = (), *held: str) -> Fixed:
         """`forward` with the tensors that are in force now, made once: for many calls without gradients.
 
         Args:
             unused: paths of modules that will not run; their tensors are not made.
             held: paths of modules whose tensors are read once, where they lie on disk.
-            room: memory for those, which keeps that of the ones before.
         """
-        inside = tuple(f"{path}." for path in held)
-        with torch.no_grad(), (room or Room()).used():
-            tensors = self.tensors(unused)
-            own = {n: t for n, t in all_tensors(self.module).items() if n.startswith(inside)}
-            unread = {n: t for n, t in (own | tensors).items() if n in own and isinstance(t, Unread)}
-            return Fixed(self, tensors | {name: tensor.values() for name, tensor in unread.items()})
+        reading = Reading[tuple[str, ...]](lambda paths: self.inside(*paths))
+        return self.holding(reading.at(held), (*unused, *held))
+
+    def holding(self, tensors: Mapping[str, Tensor], unused: Collection[str]) -> Fixed:
+        """`fixed` with these `tensors`, which were read of modules `inside` some of the `unused`."""
+        with torch.no_grad():
+            return Fixed(self, self.tensors(unused) | dict(tensors))
+
+    def inside(self, *paths: str) -> dict[str, Tensor]:
+        """The tensors in force in the modules at `paths`, by name: what differs, and what is to be read."""
+        with torch.no_grad():
+            own = self.own(*paths)
+            unread = {name: tensor for name, tensor in own.items() if isinstance(tensor, Unread)}
+            return unread | self._differing(own)
+
+    def own(self, *paths: str) -> dict[str, Tensor]:
+        """The module's own tensors, whatever the plan, of the modules at `paths`."""
+        begins = tuple(f"{path}." for path in paths)
+        return {name: t for name, t in all_tensors(self.module).items() if name.startswith(begins)}
 
     def learning(
-        self, unused: Collection[str], held: str, params: Collection[str], room: Room
+        self, own: Mapping[str, Tensor], unused: Collection[str], params: Collection[str]
     ) -> tuple[dict[str, Tensor], Callable[..., object]]:
-        """`fixed`, and those of `params` that lie in `held`: by name, leaves that gradients are taken of."""
-        with torch.no_grad(), room.used():
-            tensors = self.tensors((*unused, held))
-            own = {n: t for n, t in all_tensors(self.module).items() if n.startswith(f"{held}.")}
-            own = {n: t.values() if isinstance(t, Unread) else t.detach() for n, t in own.items()}
-        leaves = {n: t.requires_grad_() for n, t in own.items() if n in params}
+        """`holding` with tensors as the module has them, and leaves by name that gradients are taken of.
+
+        Args:
+            own: read of modules inside some of the `unused`; the plan is put in force in every call.
+            unused: paths of modules whose tensors are not made.
+            params: which of `own` are leaves.
+        """
+        with torch.no_grad():
+            tensors, own = self.tensors(unused), {name: tensor.detach() for name, tensor in own.items()}
+        leaves = {name: tensor.requires_grad_() for name, tensor in own.items() if name in params}
 
         def call(*args: object, **kwargs: object) -> object:
             inside = {name: self._in_force(name, tensor) for name, tensor in own.items()}
@@ -121,15 +137,17 @@ class MaskedView(nn.Module):
             unused: paths of modules whose tensors are left out.
         """
         left_out = tuple(f"{path}." for path in unused)
-        own = {n: t for n, t in all_tensors(self.module).items() if not n.startswith(left_out)}
+        return self._differing(
+            {n: t for n, t in all_tensors(self.module).items() if not n.startswith(left_out)}
+        )
+
+    def _differing(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of the module's own tensors those in whose place another is in force, which is given."""
         done: dict[int, Tensor] = {}
-        found: dict[str, Tensor] = {}
         for name, tensor in own.items():
             if id(tensor) not in done:
                 done[id(tensor)] = self._in_force(name, tensor)
-            if done[id(tensor)] is not tensor:
-                found[name] = done[id(tensor)]
-        return found
+        return {name: done[id(t)] for name, t in own.items() if done[id(t)] is not t}
 
     def _absent(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Tensors of routers, with the places of removed experts."""

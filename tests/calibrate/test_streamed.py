@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 
 import pytest
@@ -19,11 +20,12 @@ from surgeon.calibrate.gram import Gram
 from surgeon.calibrate.input_moment import InputMoment
 from surgeon.calibrate.squared_gradient import SquaredGradient
 from surgeon.calibrate.streamed import gather_streamed
-from surgeon.errors import SurgeonError
+from surgeon.errors import CheckpointError, SurgeonError
 from surgeon.io.disk_source import DiskTensor
 from surgeon.io.waiting import Waiting
 from surgeon.plan import DropBlock, Keep, Plan
 from surgeon.rebuild import masked
+from surgeon.rebuild.reading import THREAD
 from surgeon.rebuild.unread import Unread
 from tests.handmade import llama_graph
 
@@ -130,6 +132,50 @@ def test_each_weight_of_a_block_is_read_once(folder, samples, monkeypatch):
     gather_streamed(view, BLOCKS, (), samples, KEYS)
     for at in range(1, len(BLOCKS)):  # the first is read once more, to see how blocks are called
         assert reads[f"model.layers.{at}.mlp.down_proj.weight"] == 48 * 40
+
+
+@pytest.mark.parametrize("plan", [Plan("llama"), CUT, SHORT], ids=["whole", "cut", "short"])
+@pytest.mark.parametrize("keys", [KEYS, SECOND], ids=["forward", "backward"])
+def test_the_next_block_is_read_while_one_computes(folder, samples, monkeypatch, plan, keys):
+    """As where a device computes: by another thread, which has the next Block before this one is through."""
+    seen: list[tuple[str, bool]] = []
+    read = DiskTensor._read
+
+    def noted(self, dims):
+        seen.append((self.name, threading.current_thread().name.startswith(THREAD)))
+        return read(self, dims)
+
+    monkeypatch.setattr(DiskTensor, "_read", noted)
+    stored = Subject(folder, stream=True).measured
+    view = masked(stored, plan, llama_graph(stored.config))
+    expected = gather_streamed(view, BLOCKS, plan.dropped, samples, keys, ahead=False)
+    assert not any(apart for _, apart in seen)
+    seen.clear()
+    found = gather_streamed(view, BLOCKS, plan.dropped, samples, keys, ahead=True)
+    for key in keys:
+        assert set(found.get(key)) == set(expected.get(key))
+        assert all(torch.equal(found.get(key)[name], value) for name, value in expected.get(key).items())
+    assert found.loss == expected.loss
+    left = [block for block in BLOCKS if block not in plan.dropped]
+    begun = {name for name, apart in seen if apart}
+    assert {f"{block}.mlp.down_proj.weight" for block in left[1:]} <= begun
+    behind = tuple(f"{block}.mlp" for block in left[1:])
+    assert not [name for name, apart in seen if not apart and name.startswith(behind)]
+
+
+def test_what_vanishes_while_it_is_read_ahead_is_said(folder, samples, monkeypatch):
+    read = DiskTensor._read
+
+    def failing(self, dims):
+        if self.name.startswith(BLOCKS[1]) and threading.current_thread().name.startswith(THREAD):
+            raise CheckpointError("the shard is gone")
+        return read(self, dims)
+
+    monkeypatch.setattr(DiskTensor, "_read", failing)
+    stored = Subject(folder, stream=True).measured
+    view = masked(stored, Plan("llama"), llama_graph(stored.config))
+    with pytest.raises(CheckpointError, match="the shard is gone"):
+        gather_streamed(view, BLOCKS, (), samples, KEYS, ahead=True)
 
 
 def test_what_is_not_of_single_blocks_is_refused(folder, samples):
