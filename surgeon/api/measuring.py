@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -25,6 +26,8 @@ SPEEDS = {
     "decode_tokens_per_second": "time_per_token_writing",
 }
 TURNS = 3
+PATIENCE = 30.0
+"""Seconds after which no other turn begins."""
 PROMPT, SENTENCE = 12, 32
 """Tokens of the sample's prompt, and of what is generated after it."""
 
@@ -87,7 +90,10 @@ def _times(
 ) -> dict[str, dict[str, object]]:
     """Milliseconds a token; the models take turns, so that a busy machine slows both alike."""
     taken: dict[tuple[str, str], list[float]] = {}
+    began = time.monotonic()
     for turn in range(TURNS):
+        if turn and time.monotonic() - began > PATIENCE:
+            break
         progress("measure speed", turn, TURNS)
         for when, model in models.items():
             for value in _values(when, model, ids, tuple(SPEEDS), unable):

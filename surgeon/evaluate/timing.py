@@ -13,14 +13,20 @@ __all__ = ["median_seconds"]
 
 T = TypeVar("T")
 
+LONG = 5.0
+"""Seconds of timed calls after which there are no more: of so long ones few tell as much."""
+
 
 def median_seconds(
     prepare: Callable[[], T], call: Callable[[T], object], device: torch.device, repeats: int = 3
 ) -> float:
-    """Median time of `repeats` calls after one that warms up; `prepare` runs before each, untimed."""
+    """Median time of `repeats` calls, or fewer long ones, after one that warms up.
+
+    `prepare` runs before each, untimed.
+    """
     call(prepare())
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < LONG:
         prepared = prepare()
         _wait(device)
         start = time.perf_counter()
