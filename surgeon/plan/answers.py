@@ -60,12 +60,19 @@ class AnsweredLimits:
         """As the inner limits say, or said."""
         inner = self._inner
 
-        def find() -> list[object] | None:
+        def find() -> str | None:
             refusal = None if inner is None else inner.refuse(sizes)
-            return None if refusal is None else [refusal.reason, list(refusal.nearest)]
+            return None if refusal is None else refusal.reason
 
-        found = self._answers.get(("refuse", dict(sizes)), None if inner is None else find)
-        return None if found is None else Refusal(found[0], tuple(found[1]))
+        def near() -> list[int]:
+            refusal = None if inner is None else inner.refuse(sizes)
+            return [] if refusal is None else list(refusal.nearest)
+
+        def seek() -> tuple[int, ...]:
+            return tuple(self._answers.get(("near", dict(sizes)), None if inner is None else near))
+
+        reason = self._answers.get(("refuse", dict(sizes)), None if inner is None else find)
+        return None if reason is None else Refusal(reason, seek)
 
     def nearest(self, names: Sequence[str], count: int, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """As the inner limits say, or said."""

@@ -6,19 +6,28 @@ say is measured in `surgeon.rebuild`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 __all__ = ["Limits", "Refusal", "Unlimited"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refusal:
-    """Sizes that the config cannot express: why, and the nearest counts that it can."""
+    """Sizes that the config cannot express: why, and what can `seek` the nearest counts that it can.
+
+    They are sought when somebody wants to know: that may take far longer than to refuse.
+    """
 
     reason: str
-    nearest: tuple[int, ...] = ()
+    seek: Callable[[], tuple[int, ...]] = field(default=tuple, repr=False, compare=False)
+
+    @cached_property
+    def nearest(self) -> tuple[int, ...]:
+        """The nearest counts that work; empty where none was found."""
+        return self.seek()
 
     def __str__(self) -> str:
         near = " or ".join(str(count) for count in self.nearest)

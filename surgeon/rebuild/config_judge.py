@@ -96,7 +96,7 @@ def same_number(one: float, other: float) -> bool:
 
 def changed_constants(space: ConfigSpace, target: Target, changes: Mapping[Path, object]) -> tuple[str, ...]:
     """Everything that the model computes from its config and that the plan does not change, in words."""
-    before = measure(space.shallow.config, values=True)
+    before = space.computed
     after = measure(space.configured(changes), values=True)
     kept = {key: n for key, n in before.numbers.items() if not f"{key[0]}.".startswith(target.absent)}
     faults = list(changed_numbers(kept, after.numbers))

@@ -72,15 +72,16 @@ class ConfigLimits:
         the other Axes as given; Axes tied to a named one that are not named themselves keep their size.
         """
         error = self._error(sizes)
-        if error is None:
-            return None
+        return None if error is None else Refusal(error.message, lambda: self._near(sizes))
+
+    def _near(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         cut = [name for name, count in sizes.items() if count != self._graph.group(name).size]
         for names in self.tied(cut):
             others = {name: count for name, count in sizes.items() if name not in names}
             near = tuple(c for c in self.nearest(names, sizes[names[0]], others) if c != sizes[names[0]])
             if near:
-                return Refusal(error.message, near)
-        return Refusal(error.message)
+                return near
+        return ()
 
     def nearest(self, names: Sequence[str], count: int, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Nearest counts for `names` at or below and at or above `count`, given the other `sizes`."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 
 from transformers import PreTrainedConfig
 
@@ -57,6 +58,11 @@ class ConfigSpace:
         if isinstance(found, RebuildError):
             raise found
         return found
+
+    @cached_property
+    def computed(self) -> Signature:
+        """Signature of the shallow model with the values of what it computes from its config."""
+        return measure(self.shallow.config, values=True)
 
     def configured(self, changes: Mapping[Path, object]) -> PreTrainedConfig:
         """The shallow config with these fields changed; a RebuildError where it refuses them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from surgeon.graph import Graph
 from surgeon.plan import Refusal
@@ -29,7 +30,9 @@ class TiedByKind:
             if group.kind in ("ffn", "kv_group") and len(alike) > 1:
                 return Refusal(f"{group.kind} differs: {sorted(alike)}")
             if count != group.size and not self.allows(group.kind, count):
-                return Refusal(f"{group.kind} cannot be {count}", self.nearest((group.name,), count, {}))
+                return Refusal(
+                    f"{group.kind} cannot be {count}", partial(self.nearest, (group.name,), count, {})
+                )
         return None
 
     def nearest(self, names: Sequence[str], count: int, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -96,7 +96,7 @@ def test_another_type_of_model_is_refused(graph):
 class OnlyEven(Unlimited):
     def refuse(self, sizes: Mapping[str, int]) -> Refusal | None:
         odd = [name for name, size in sizes.items() if size % 2]
-        return Refusal(f"{odd[0]} is odd", (2, 4)) if odd else None
+        return Refusal(f"{odd[0]} is odd", lambda: (2, 4)) if odd else None
 
 
 class OneSize(Unlimited):
