@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from surgeon.calibrate.gather import joined
+from surgeon.calibrate.gather import attached, joined
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Observation, Run, Statistic
 from surgeon.calibrate.taps import Taps
@@ -39,26 +38,28 @@ def gather_at_block(walk: Walk, forward: Forward, wanted: Collection[Statistic])
     """
     keys = tuple(dict.fromkeys(wanted))
     _check(keys, walk)
+    block = walk.blocks[walk.at]
+    here = tuple(key.at(block) for key in keys)
     run = Run(walk.module, walk.samples, walk.tokens, Taps(walk.module))
-    collectors = tuple(key.collector(run) for key in keys)
+    collectors = tuple(key.collector(run) for key in here)
     states: list[Tensor] = []
-    with ExitStack() as stack:
-        for source in (*collectors, run.taps):
-            for handle in source.attach():
-                stack.callback(handle.remove)
-        for number, batch in enumerate(walk.batches):
-            run.taps.begin(batch)
-            for collector in collectors:
-                collector.begin(batch)
+    for number, batch in enumerate(walk.batches):
+        run.taps.begin(batch)
+        for collector in collectors:
+            collector.begin(batch)
+        with attached(collectors, run.taps):
             states.append(walk.run(forward, number))
-            for collector in collectors:
-                collector.observe(Observation(batch, batch.predicted, 0.0, {}))
+        for collector in collectors:
+            collector.observe(Observation(batch, batch.predicted, 0.0, {}))
     if walk.ranks.size > 1:
-        collectors = joined(keys, collectors, run, walk.ranks)
-    inside = f"{walk.blocks[walk.at]}."
+        collectors = joined(here, collectors, run, walk.ranks)
     results = {
-        key: {name: found for name, found in collector.result().items() if name.startswith(inside)}
-        for key, collector in zip(keys, collectors, strict=True)
+        key: {
+            name: found
+            for name, found in collector.result().items()
+            if own is not key or name.startswith(f"{block}.")
+        }
+        for key, own, collector in zip(keys, here, collectors, strict=True)
     }
     return AtBlock(Statistics(results, run.samples, run.tokens), states)
 

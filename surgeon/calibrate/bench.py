@@ -25,6 +25,7 @@ from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Statistic
 from surgeon.calibrate.store import PartialRun, measured_on
 from surgeon.calibrate.streamed import gather_streamed
+from surgeon.calibrate.streams import streams
 from surgeon.calibrate.unfinished import Unfinished
 from surgeon.calibrate.walk import Keep, as_it_is
 from surgeon.graph import Graph
@@ -124,17 +125,16 @@ class Bench:
     def _gathered(self, plan: Plan, keys: Collection[Statistic], partial: PartialRun | None) -> Statistics:
         stage = f"measure {', '.join(sorted({key.statistic for key in keys}))}"
         backward = any(key.gradients for key in keys)
-        alone = backward or (not self._apart and any(key.inside for key in keys))
-        if self.streamed and alone:
+        alone = not self._apart and all(streams(key, self._blocks) for key in keys)
+        if self.streamed and (backward or alone):
             try:
                 return self._block_by_block(plan, keys, stage, partial)
             except Apart:
-                if backward or not all(key.inside for key in keys):
+                if backward:
                     raise
                 self._apart = True  # weights are read for every batch then, and all that is summed is held
-        stage = f"{stage}, whole batches" if self._apart else stage
-        held = [block.name for stack in self.graph.stacks for block in stack.blocks] if self._apart else []
-        with blocks_held(self.module, held):
+        stage = f"{stage}, whole batches" if self.streamed else stage
+        with blocks_held(self.module, self._held(keys) if self.streamed else ()):
             return gather(
                 self.module,
                 self.samples,
@@ -146,16 +146,29 @@ class Bench:
                 ranks=Ranks.now(),
             )
 
+    def _held(self, keys: Collection[Statistic]) -> tuple[str, ...]:
+        """Modules whose weights are held as they run: all Blocks, and what `keys` look at outside of them."""
+        blocks = [block.name for stack in self.graph.stacks for block in stack.blocks]
+        inside = tuple(f"{block}." for block in blocks)
+        places = [path for key in keys for path in key.places or () if not f"{path}.".startswith(inside)]
+        return tuple(dict.fromkeys([*blocks, *(path.rpartition(".")[0] for path in places)]))
+
+    @property
+    def _blocks(self) -> tuple[str, ...]:
+        """Of the longest Stack."""
+        longest = max(self.graph.stacks, key=len, default=None)
+        return () if longest is None else tuple(block.name for block in longest.blocks)
+
     def _block_by_block(
         self, plan: Plan, keys: Collection[Statistic], stage: str, partial: PartialRun | None
     ) -> Statistics:
-        stack, ranks = max(self.graph.stacks, key=len), Ranks.now()
+        ranks = Ranks.now()
         unfinished = None
         if partial is not None:
             unfinished = Unfinished(partial.store, partial.key, partial.interval, ranks)
         return gather_streamed(
             self.view(plan),
-            tuple(block.name for block in stack.blocks),
+            self._blocks,
             plan.dropped,
             self.samples,
             keys,

@@ -40,6 +40,16 @@ class BlockSimilarity(Statistic):
     blocks: tuple[str, ...] = ()
     """Module paths of the Blocks of one Stack, in order."""
 
+    @property
+    def between(self) -> tuple[str, ...]:
+        """The Blocks."""
+        return self.blocks
+
+    @property
+    def reach(self) -> int:
+        """The span."""
+        return self.span
+
     def on(self, graph: Graph, groups: Collection[Group]) -> BlockSimilarity:
         """With the Blocks of the longest Stack."""
         longest = max(graph.stacks, key=len, default=None)
@@ -73,10 +83,13 @@ class _Similarity(Collector):
 
     def observe(self, observation: Observation) -> None:
         for start in range(len(self.sums)):
-            between = self._between(self.states[start], self.states[start + self.key.span])
-            self.sums[start] += between.sum(dtype=torch.float64).cpu()
-        self.count += self._tokens(self.states[0]).shape[:-1].numel()
+            self.compare(start, self.states[start], self.states[start + self.key.span])
         self.states = {}
+
+    def compare(self, place: int, entering: Tensor, leaving: Tensor) -> None:
+        self.sums[place] += self._between(entering, leaving).sum(dtype=torch.float64).cpu()
+        if place == 0:
+            self.count += self._tokens(entering).shape[:-1].numel()
 
     def state(self) -> Mapping[str, Tensor]:
         return {"sums": self.sums, "count": torch.tensor(self.count)}

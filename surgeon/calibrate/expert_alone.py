@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -18,14 +19,15 @@ from torch import Tensor
 from surgeon.calibrate.call_sums import CallSums
 from surgeon.calibrate.experts import Experts, experts_of
 from surgeon.calibrate.gated import Gated
-from surgeon.calibrate.statistic import Run
+from surgeon.calibrate.statistic import Run, Statistic
 from surgeon.calibrate.sublayer_calls import SublayerCall, SublayerCalls
 from surgeon.calibrate.taps import Taps
 from surgeon.errors import SurgeonError
 from surgeon.graph import Graph, Group
 from surgeon.rebuild.absent import Absent
+from surgeon.rebuild.placed import tensor_at
 
-__all__ = ["AloneCollector", "Sublayer", "sublayers_of"]
+__all__ = ["AloneCollector", "AloneStatistic", "Sublayer", "sublayers_of"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,28 @@ def sublayers_of(graph: Graph, groups: Collection[Group]) -> tuple[Sublayer, ...
     return tuple(found)
 
 
+class AloneStatistic(Statistic):
+    """A key with `sublayers` as a field, whose experts are run alone; it is narrowed by them."""
+
+    inside: ClassVar[bool] = True
+    in_order: ClassVar[bool] = True
+    sublayers: tuple[Sublayer, ...]
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The sublayers."""
+        return tuple(one.path for one in self.sublayers)
+
+    def at(self, block: str) -> Self:
+        """The sublayers of one Block."""
+        own = tuple(one for one in self.sublayers if f"{one.path}.".startswith(f"{block}."))
+        return replace(self, sublayers=own)
+
+    def on(self, graph: Graph, groups: Collection[Group]) -> Self:
+        """The experts that `groups` count."""
+        return replace(self, sublayers=sublayers_of(graph, groups))
+
+
 class AloneCollector(CallSums):
     """Runs single experts on what their sublayers are called with, about `tokens` tokens of each."""
 
@@ -71,7 +95,7 @@ class AloneCollector(CallSums):
 
     def size(self, sublayer: Sublayer) -> int:
         """How many experts there are, each group's counted."""
-        return len(self.module.get_parameter(sublayer.experts.outlet))
+        return len(tensor_at(self.module, sublayer.experts.outlet))
 
     def alone(self, sublayer: Sublayer, call: SublayerCall, expert: int) -> Gated:
         """What `expert` gives on all tokens of `call`.

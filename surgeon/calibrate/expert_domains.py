@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from surgeon.calibrate.experts import Experts, experts_of
+from surgeon.calibrate.expert_statistic import ExpertStatistic
+from surgeon.calibrate.experts import Experts
 from surgeon.calibrate.gated import Gated
 from surgeon.calibrate.packing import Samples
-from surgeon.calibrate.statistic import Collector, Run, Statistic, statistics
+from surgeon.calibrate.statistic import Collector, Run, statistics
 from surgeon.calibrate.summing import Summing
-from surgeon.graph import Graph, Group
 
 __all__ = ["ExpertDomains", "domain_key"]
 
@@ -25,7 +24,7 @@ def domain_key(outlet: str, domain: str) -> str:
 
 @statistics.register("expert_domains")
 @dataclass(frozen=True)
-class ExpertDomains(Statistic):
+class ExpertDomains(ExpertStatistic):
     """Counts of tokens [experts] float64, by `domain_key` of the stack of last matrices and the text's name.
 
     A text's name is `Samples.domains`; samples without one count under the empty name.
@@ -33,10 +32,6 @@ class ExpertDomains(Statistic):
 
     statistic: ClassVar[str] = "expert_domains"
     experts: tuple[Experts, ...] = ()
-
-    def on(self, graph: Graph, groups: Collection[Group]) -> ExpertDomains:
-        """The experts that `groups` count."""
-        return replace(self, experts=experts_of(graph, groups))
 
     def collector(self, run: Run) -> Collector:
         """A fresh Collector."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from surgeon.calibrate.experts import Experts, experts_of
+from surgeon.calibrate.expert_statistic import ExpertStatistic
+from surgeon.calibrate.experts import Experts
 from surgeon.calibrate.gated import Gated
 from surgeon.calibrate.input_gates import InputGates
-from surgeon.calibrate.statistic import Collector, Observation, Run, Statistic, statistics
-from surgeon.graph import Graph, Group
+from surgeon.calibrate.statistic import Collector, Observation, Run, statistics
+from surgeon.rebuild.placed import tensor_at
 
 __all__ = ["ExpertLoad", "Load"]
 
@@ -23,7 +24,7 @@ Load = Literal["count", "gate", "norm", "gated_norm", "peak"]
 
 @statistics.register("expert_load")
 @dataclass(frozen=True)
-class ExpertLoad(Statistic):
+class ExpertLoad(ExpertStatistic):
     """Sums over the tokens that each expert was given, by the name of the stack of its last matrices.
 
     ``count`` of tokens; ``gate``, the router's own factors; ``norm`` of what the expert gave, gate not
@@ -33,13 +34,8 @@ class ExpertLoad(Statistic):
     """
 
     statistic: ClassVar[str] = "expert_load"
-    inside: ClassVar[bool] = True
     load: Load = "count"
     experts: tuple[Experts, ...] = ()
-
-    def on(self, graph: Graph, groups: Collection[Group]) -> ExpertLoad:
-        """The experts that `groups` count."""
-        return replace(self, experts=experts_of(graph, groups))
 
     def collector(self, run: Run) -> Collector:
         """A fresh Collector."""
@@ -51,7 +47,7 @@ class _Load(Collector):
         self.load = key.load
         self.found: dict[str, Tensor] = {}
         for experts in key.experts:
-            stack = run.module.get_parameter(experts.outlet)
+            stack = tensor_at(run.module, experts.outlet)
             start = -torch.inf if key.load == "peak" else 0.0
             self.found[experts.outlet] = torch.full(
                 (len(stack),), start, dtype=torch.float64, device=stack.device

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from surgeon.calibrate.expert_alone import AloneCollector, Sublayer, sublayers_of
+from surgeon.calibrate.expert_alone import AloneCollector, AloneStatistic, Sublayer
 from surgeon.calibrate.gram import block_gram
-from surgeon.calibrate.statistic import Collector, Run, Statistic, statistics
+from surgeon.calibrate.statistic import Collector, Run, statistics
 from surgeon.calibrate.sublayer_calls import SublayerCall
 from surgeon.errors import SurgeonError
-from surgeon.graph import Graph, Group
 
 __all__ = ["ExpertMatch", "Pairs"]
 
@@ -24,7 +23,7 @@ Pairs = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
 
 @statistics.register("expert_match")
 @dataclass(frozen=True)
-class ExpertMatch(Statistic):
+class ExpertMatch(AloneStatistic):
     """Correlations of hidden activations, by the name of the experts' Axis, in the order of its pairs.
 
     Result [pairs, features, features] float64: Pearson's correlation, over all tokens, of each feature
@@ -33,14 +32,15 @@ class ExpertMatch(Statistic):
     """
 
     statistic: ClassVar[str] = "expert_match"
-    in_order: ClassVar[bool] = True
     tokens: int = 8192
     pairs: Pairs = ()
     sublayers: tuple[Sublayer, ...] = ()
 
-    def on(self, graph: Graph, groups: Collection[Group]) -> ExpertMatch:
-        """The experts that `groups` count."""
-        return replace(self, sublayers=sublayers_of(graph, groups))
+    def at(self, block: str) -> ExpertMatch:
+        """The sublayers of one Block, and the pairs in them."""
+        own = super().at(block)
+        axes = {one.experts.axis for one in own.sublayers}
+        return replace(own, pairs=tuple(pair for pair in self.pairs if pair[0] in axes))
 
     def collector(self, run: Run) -> Collector:
         """A fresh Collector."""

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from surgeon.calibrate.expert_alone import AloneCollector, Sublayer, sublayers_of
-from surgeon.calibrate.statistic import Collector, Run, Statistic, statistics
+from surgeon.calibrate.expert_alone import AloneCollector, AloneStatistic, Sublayer
+from surgeon.calibrate.statistic import Collector, Run, statistics
 from surgeon.calibrate.sublayer_calls import SublayerCall
-from surgeon.graph import Graph, Group
 
 __all__ = ["ExpertMean"]
 
 
 @statistics.register("expert_mean")
 @dataclass(frozen=True)
-class ExpertMean(Statistic):
+class ExpertMean(AloneStatistic):
     """Mean output of each expert over all tokens, given to it or not, by the name of the experts' Axis.
 
     Result [experts, hidden] float64, gates not applied: what HC-SMoE (Chen et al. 2024, arXiv 2410.08589)
@@ -28,13 +27,8 @@ class ExpertMean(Statistic):
     """
 
     statistic: ClassVar[str] = "expert_mean"
-    in_order: ClassVar[bool] = True
     tokens: int = 8192
     sublayers: tuple[Sublayer, ...] = ()
-
-    def on(self, graph: Graph, groups: Collection[Group]) -> ExpertMean:
-        """The experts that `groups` count."""
-        return replace(self, sublayers=sublayers_of(graph, groups))
 
     def collector(self, run: Run) -> Collector:
         """A fresh Collector."""

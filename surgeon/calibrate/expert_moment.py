@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from surgeon.calibrate.experts import Experts, experts_of
+from surgeon.calibrate.expert_statistic import ExpertStatistic
+from surgeon.calibrate.experts import Experts
 from surgeon.calibrate.gated import Gated
-from surgeon.calibrate.statistic import Collector, Run, Statistic, statistics
+from surgeon.calibrate.statistic import Collector, Run, statistics
 from surgeon.calibrate.summing import Summing
-from surgeon.graph import Graph, Group
 
 __all__ = ["ExpertMoment"]
 
 
 @statistics.register("expert_moment")
 @dataclass(frozen=True)
-class ExpertMoment(Statistic):
+class ExpertMoment(ExpertStatistic):
     """Sum over its tokens of ``(gate * x)^2`` for each input feature x of each expert, by the stack's name.
 
     Result float64, laid along the contracted dim of the stack: [experts, 1, features] or [experts,
@@ -29,12 +29,7 @@ class ExpertMoment(Statistic):
     """
 
     statistic: ClassVar[str] = "expert_moment"
-    inside: ClassVar[bool] = True
     experts: tuple[Experts, ...] = ()
-
-    def on(self, graph: Graph, groups: Collection[Group]) -> ExpertMoment:
-        """The experts that `groups` count."""
-        return replace(self, experts=experts_of(graph, groups))
 
     def collector(self, run: Run) -> Collector:
         """A fresh Collector."""

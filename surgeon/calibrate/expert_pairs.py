@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from surgeon.calibrate.experts import Experts, experts_of
+from surgeon.calibrate.expert_statistic import ExpertStatistic
+from surgeon.calibrate.experts import Experts
 from surgeon.calibrate.gated import Gated
-from surgeon.calibrate.statistic import Collector, Run, Statistic, statistics
+from surgeon.calibrate.statistic import Collector, Run, statistics
 from surgeon.calibrate.summing import Summing
-from surgeon.graph import Graph, Group
+from surgeon.rebuild.placed import tensor_at
 
 __all__ = ["ExpertPairs"]
 
 
 @statistics.register("expert_pairs")
 @dataclass(frozen=True)
-class ExpertPairs(Statistic):
+class ExpertPairs(ExpertStatistic):
     """Co-activation: tokens given to both of two experts [experts, experts] float64, by the stack's name.
 
     The diagonal counts the tokens of each expert. Where the module of the experts is told whom each token
@@ -31,10 +32,6 @@ class ExpertPairs(Statistic):
     statistic: ClassVar[str] = "expert_pairs"
     experts: tuple[Experts, ...] = ()
 
-    def on(self, graph: Graph, groups: Collection[Group]) -> ExpertPairs:
-        """The experts that `groups` count."""
-        return replace(self, experts=experts_of(graph, groups))
-
     def collector(self, run: Run) -> Collector:
         """A fresh Collector."""
         return _Pairs(self, run)
@@ -43,7 +40,7 @@ class ExpertPairs(Statistic):
 class _Pairs(Summing):
     def __init__(self, key: ExpertPairs, run: Run) -> None:
         super().__init__()
-        self.sizes = {one.outlet: len(run.module.get_parameter(one.outlet)) for one in key.experts}
+        self.sizes = {one.outlet: len(tensor_at(run.module, one.outlet)) for one in key.experts}
         self.parts = {name: run.module.get_submodule(name.rpartition(".")[0]) for name in self.sizes}
         self.told: set[str] = set()
         for name in self.sizes:

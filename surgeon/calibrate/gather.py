@@ -31,6 +31,7 @@ from surgeon.rebuild.forward import call_with
 
 __all__ = [
     "Progress",
+    "attached",
     "check_gradients",
     "finite_loss",
     "gather",
@@ -112,7 +113,7 @@ class _Reading:
                 self.run.taps.begin(batch)
                 for collector in self.collectors:
                     collector.begin(batch)
-                with _attached(self.collectors, self.run.taps):
+                with attached(self.collectors, self.run.taps):
                     seen = call.observe(batch, done)
                 for collector in self.collectors:
                     collector.observe(seen)
@@ -245,7 +246,8 @@ class _Call:
 
 
 @contextmanager
-def _attached(collectors: Sequence[Collector], taps: Taps) -> Iterator[None]:
+def attached(collectors: Sequence[Collector], taps: Taps) -> Iterator[None]:
+    """Hooks of all of them while the model runs; what they run it for themselves is seen by nobody."""
     with ExitStack() as stack:
         for source in (*collectors, taps):
             for handle in source.attach():

@@ -38,11 +38,22 @@ class Reconstruction(Statistic):
     """
 
     statistic: ClassVar[str] = "reconstruction"
+    inside: ClassVar[bool] = True
     in_order: ClassVar[bool] = True
     sets: int = 256
     tokens: int = 8192
     routers: tuple[tuple[Group, tuple[str, ...]], ...] = ()
     """Groups of experts, and the vectors and matrices of their routers."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The routers' tensors."""
+        return tuple(name for _, names in self.routers for name in names)
+
+    def at(self, block: str) -> Reconstruction:
+        """The experts of one Block."""
+        inside = f"{block}."
+        return replace(self, routers=tuple(r for r in self.routers if f"{r[0].sublayer}.".startswith(inside)))
 
     def on(self, graph: Graph, groups: Collection[Group]) -> Reconstruction:
         """The experts that `groups` count."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
 
 from surgeon.calibrate.gram import block_gram
 from surgeon.calibrate.routers import Router, router_of
@@ -15,6 +14,7 @@ from surgeon.calibrate.statistic import Collector, Run, Statistic, statistics
 from surgeon.calibrate.summing import Summing
 from surgeon.calibrate.taps import Entering
 from surgeon.graph import Graph, Group
+from surgeon.rebuild.placed import tensor_at
 
 __all__ = ["Clusters", "Joint", "RouterMoment"]
 
@@ -37,9 +37,19 @@ class RouterMoment(Statistic):
     """
 
     statistic: ClassVar[str] = "router_moment"
+    inside: ClassVar[bool] = True
     clusters: Clusters = ()
     joint: Joint = "max"
     routers: tuple[Router, ...] = ()
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The routers' matrices."""
+        return tuple(router.weight for router in self.routers)
+
+    def at(self, block: str) -> RouterMoment:
+        """The routers of one Block."""
+        return replace(self, routers=tuple(r for r in self.routers if r.weight.startswith(f"{block}.")))
 
     def on(self, graph: Graph, groups: Collection[Group]) -> RouterMoment:
         """The routers of the experts that `groups` count.
@@ -68,7 +78,7 @@ class _Moments(Summing):
     def _see(self, seen: Entering) -> None:
         router = self.routers[seen.param]
         x_TI = seen.rows_NF.double()
-        z_TE = router.logits(self._now, x_TI)
+        z_TE = router.logits(lambda name: tensor_at(self.module, name).detach(), x_TI)
         if router.axis in self.clusters:
             sets = [z_TE[:, list(members)] for members in self.clusters[router.axis]]
             logits = [one.amax(1) if self.joint == "max" else one.logsumexp(1) for one in sets]
@@ -77,9 +87,3 @@ class _Moments(Summing):
         else:
             added = block_gram(z_TE)
         self.merge({router.axis: added})
-
-    def _now(self, name: str) -> Tensor:
-        """The tensor called `name` as it is in force while the module runs."""
-        path, _, leaf = name.rpartition(".")
-        owner: nn.Module = self.module.get_submodule(path)
-        return getattr(owner, leaf).detach()

@@ -69,6 +69,10 @@ class Collector(ABC):
     def observe(self, observation: Observation) -> None:
         """Called after each batch; what the model is run for here is seen by nobody."""
 
+    def compare(self, place: int, entering: Tensor, leaving: Tensor) -> None:
+        """In place of a run: a batch's states before the Block at `place`, and where its `reach` ends."""
+        raise NotImplementedError(f"{type(self).__name__} compares no states")
+
     @abstractmethod
     def result(self) -> Mapping[str, Tensor]:
         """What was measured, by name of parameter, Axis or Block as the Statistic says."""
@@ -91,7 +95,7 @@ class Statistic(ABC):
 
     `gradients`: the run must go backward. `per_sample`: batches must be single samples. `in_order`: one
     Collector must see all samples, one after the other. `inside`: it is about what happens inside single
-    Blocks, so each can be run by itself.
+    Blocks, so each can be run by itself. One that compares states `between` Blocks can be had from these.
     """
 
     statistic: ClassVar[str]
@@ -99,6 +103,25 @@ class Statistic(ABC):
     per_sample: ClassVar[bool] = False
     in_order: ClassVar[bool] = False
     inside: ClassVar[bool] = False
+
+    @property
+    def places(self) -> tuple[str, ...] | None:
+        """Paths of the parameters or modules that it looks at; None for all."""
+        return getattr(self, "params", None)
+
+    @property
+    def between(self) -> tuple[str, ...]:
+        """Paths of the Blocks whose states it compares, in order, and nothing else; none for most."""
+        return ()
+
+    @property
+    def reach(self) -> int:
+        """How many Blocks lie `between` two states that are compared."""
+        return 1
+
+    def at(self, block: str) -> Statistic:
+        """The measurement of what lies in the Block at that path; itself where names of parameters tell."""
+        return self
 
     def on(self, graph: Graph, groups: Collection[Group]) -> Statistic:
         """The same measurement, no further than a step needs it that works on `groups`."""

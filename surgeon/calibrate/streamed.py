@@ -16,16 +16,17 @@ from torch import Tensor
 
 from surgeon.calibrate.at_block import gather_at_block
 from surgeon.calibrate.backward import Sweep, check_apart
+from surgeon.calibrate.between import Comparisons
 from surgeon.calibrate.loss_gradient import asked_for
 from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.probe import Apart
 from surgeon.calibrate.ranks import Ranks
 from surgeon.calibrate.results import Statistics
 from surgeon.calibrate.statistic import Run, Statistic
+from surgeon.calibrate.streams import check_streams
 from surgeon.calibrate.taps import Taps
 from surgeon.calibrate.unfinished import Unfinished
 from surgeon.calibrate.walk import Keep, Walk, as_it_is
-from surgeon.errors import SurgeonError
 from surgeon.rebuild import MaskedView
 from surgeon.rebuild.reading import Reading, computes_elsewhere
 
@@ -53,7 +54,8 @@ def gather_streamed(
         blocks: module paths of the Blocks, in the order in which they run.
         dropped: those that the Plan leaves out.
         samples: what is read.
-        wanted: keys of what happens inside single Blocks, and of gradients of their parameters.
+        wanted: keys of what happens inside single Blocks and between them, and of gradients of their
+            parameters.
         batch_size: samples at a time; Statistics that need single samples set it to 1.
         progress: told Blocks done and Blocks in all; a way back counts as well.
         keep: what becomes of states and results that have to wait.
@@ -67,7 +69,7 @@ def gather_streamed(
             than the residual stream.
     """
     keys = tuple(dict.fromkeys(wanted))
-    _check_params(blocks, keys)
+    check_streams(blocks, keys)
     single = any(key.per_sample for key in keys)
     held = {} if unfinished is None else unfinished.resume(keep)
     size = 1 if single else batch_size
@@ -116,8 +118,9 @@ class _Back:
 class _Way:
     """The way through the Blocks and, for gradients, back; `held` are its pieces.
 
-    ``states/N`` enter Block N, ``found/N`` and ``back/N`` were measured in it, ``flowing/N`` are the
-    gradients by the states that enter it, with the losses.
+    ``states/N`` enter Block N, ``found/N`` and ``back/N`` were measured in it, ``between/N`` where states
+    that enter it were compared with earlier ones, ``flowing/N`` are the gradients by the states that enter
+    it, with the losses.
     """
 
     view: MaskedView
@@ -132,7 +135,8 @@ class _Way:
 
     def __post_init__(self) -> None:
         self.backward = tuple(key for key in self.keys if key.gradients)
-        self.forward = tuple(key for key in self.keys if not key.gradients)
+        self.comparisons = Comparisons(self.keys, self.walk)
+        self.forward = tuple(key for key in self.keys if not (key.gradients or key.between))
         self.left = [at for at, block in enumerate(self.walk.blocks) if block not in self.dropped]
         self.reading = Reading(self._described, self.ahead)
 
@@ -144,15 +148,16 @@ class _Way:
         first = max(self._reached("states"), default=0)
         if first == 0:
             self._hold("states/0", dict(enumerate(walk.states)))
-        walk.at, walk.states = first, self._numbered(f"states/{first}")
+        walk.at, walk.states = first, self._entering(first)
         for at in range(first, len(blocks)):
             if blocks[at] in self.dropped:
                 walk.step_over()
                 self.held[f"states/{at + 1}"] = self.held[f"states/{at}"]
             else:
                 self._measure(at)
-            if not self.backward:
-                del self.held[f"states/{at}"]
+            if self.comparisons.reach:
+                self.held[f"between/{at + 1}"] = self.comparisons.at(at + 1, self._entering)
+            self._let_go(at + 1)
             self._done(at + 1)
 
     def _measure(self, at: int) -> None:
@@ -164,7 +169,14 @@ class _Way:
         found = gather_at_block(self.walk, forward, self.forward)
         self._measured(f"found/{at}", found.statistics.results)
         self._hold(f"states/{at + 1}", dict(enumerate(found.states)))
-        self.walk.go_on(self._numbered(f"states/{at + 1}"))
+        self.walk.go_on(self._entering(at + 1))
+
+    def _let_go(self, place: int) -> None:
+        """Of states that neither a way back nor a comparison behind Block `place` asks for."""
+        first = place + 1 - max(1, self.comparisons.reach)
+        for earlier in self._reached("states") if not self.backward else ():
+            if earlier < first:
+                del self.held[f"states/{earlier}"]
 
     def back(self) -> float:
         """From the loss, or the last Block that was reached, back to the first; the loss."""
@@ -182,7 +194,7 @@ class _Way:
             if at in self.left:
                 then = next((_Back(earlier) for earlier in reversed(self.left) if earlier < at), None)
                 own = self.reading.at(_Back(at), then)
-                self._measured(f"back/{at}", sweep.back(at, self._numbered(f"states/{at}"), own))
+                self._measured(f"back/{at}", sweep.back(at, self._entering(at), own))
                 del own
             self.held.pop(f"flowing/{at + 1}", None)
             del self.held[f"states/{at}"]
@@ -203,13 +215,16 @@ class _Way:
                 for name, tensor in self.held[f"{sort}/{at}"].items():
                     place, _, param = name.partition("/")
                     found[keys[int(place)]][param] = tensor
-        return found
+        compared = [self.held[f"between/{place}"] for place in self._reached("between")]
+        return found | self.comparisons.results(compared)
 
     def _reached(self, sort: str) -> tuple[int, ...]:
         return tuple(sorted(int(n.rpartition("/")[2]) for n in self.held if n.startswith(f"{sort}/")))
 
-    def _numbered(self, piece: str) -> list[Tensor]:
-        return [self.held[piece][str(number)] for number in range(len(self.held[piece]))]
+    def _entering(self, place: int) -> list[Tensor]:
+        """The states that enter Block `place`, batch by batch."""
+        held = self.held[f"states/{place}"]
+        return [held[str(number)] for number in range(len(held))]
 
     def _hold(self, piece: str, tensors: Mapping[int, Tensor]) -> None:
         self.held[piece] = {str(number): self.keep(tensor) for number, tensor in tensors.items()}
@@ -226,20 +241,3 @@ class _Way:
             self.unfinished.put_aside(self.held)
         if self.progress is not None:
             self.progress(steps, len(self.walk.blocks) * (2 if self.backward else 1))
-
-
-def _check_params(blocks: Sequence[str], wanted: Collection[Statistic]) -> None:
-    """Refuse parameters that no Block has: they would be missing without a word."""
-    inside = tuple(f"{block}." for block in blocks)
-    for key in wanted:
-        if key.gradients and getattr(key, "params", None) is None:
-            raise SurgeonError(
-                f"statistic '{key.statistic}' of all parameters cannot be streamed: some lie in no block",
-                hint="ask for those of blocks, or do not stream",
-            )
-        outside = [name for name in getattr(key, "params", None) or () if not name.startswith(inside)]
-        if outside:
-            raise SurgeonError(
-                f"statistic '{key.statistic}' of '{outside[0]}' cannot be streamed: it lies in no block",
-                hint="select other axes, or do not stream",
-            )

@@ -25,7 +25,24 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from surgeon.errors import RebuildError
 
-__all__ = ["Absent"]
+__all__ = ["Absent", "alike_lacking", "lacking"]
+
+_GONE = "_places_that_are_gone"
+"""Attribute of a tensor that bears its own mark."""
+
+
+def lacking(tensor: Tensor, gone: Tensor) -> Tensor:
+    """`tensor` with a mark of its own for the places that are `gone`, for every Absent that meets it."""
+    earlier = getattr(tensor, _GONE, None)
+    setattr(tensor, _GONE, gone if earlier is None else gone | earlier)
+    return tensor
+
+
+def alike_lacking(tensor: Tensor, other: Tensor) -> Tensor:
+    """`tensor`, which was read from `other` or copied from it, with the mark of that, if it bears one."""
+    gone = getattr(other, _GONE, None)
+    return tensor if gone is None else lacking(tensor, gone.to(tensor.device))
+
 
 ELEMENTWISE = frozenset(
     "abs add and bfloat16 clamp clamp_max clamp_min clone contiguous cpu cuda detach div dropout double eq "
@@ -50,13 +67,14 @@ LARGEST = frozenset("amax argmax logsumexp max".split())
 
 
 class Absent(TorchFunctionMode):
-    """Inside this context, places of tensors that `seeds` mark as gone take no part in any routing.
+    """Inside this context, places of tensors that are marked as gone take no part in any routing.
 
     Args:
-        seeds: tensors with the places that are gone, bool, of the tensor's shape.
+        seeds: tensors with the places that are gone, bool, of the tensor's shape; beside those that are
+            `lacking` some by themselves.
     """
 
-    def __init__(self, seeds: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, seeds: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
         super().__init__()
         self._gone = WeakIdKeyDictionary()
         for tensor, gone in seeds:
@@ -64,7 +82,7 @@ class Absent(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not any(tensor in self._gone for tensor in _tensors((*args, *kwargs.values()))):
+        if not any(self._lacks(tensor) for tensor in _tensors((*args, *kwargs.values()))):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "").strip("_")
         rule = _rule(name)
@@ -82,7 +100,12 @@ class Absent(TorchFunctionMode):
         """Places of `tensor` that are gone; all False where it lacks nothing."""
         if tensor in self._gone:
             return self._gone[tensor]
+        if hasattr(tensor, _GONE):
+            return getattr(tensor, _GONE)
         return torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
+
+    def _lacks(self, tensor: Tensor) -> bool:
+        return tensor in self._gone or hasattr(tensor, _GONE)
 
     def _mark(self, tensor: object, gone: Tensor) -> None:
         if isinstance(tensor, Tensor) and bool(gone.any()):
@@ -90,7 +113,7 @@ class Absent(TorchFunctionMode):
 
     def _filled(self, x: Tensor, value: float) -> Tensor:
         """`x` with `value` where it is gone; infinities become the least or largest integer."""
-        if x not in self._gone:
+        if not self._lacks(x):
             return x
         if not x.is_floating_point() and value in (-torch.inf, torch.inf):
             wide = x.to(torch.int64) if x.dtype == torch.bool else x

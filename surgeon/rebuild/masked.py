@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from surgeon.errors import RebuildError
 from surgeon.graph import Graph, Group
 from surgeon.plan import Cuts, Plan, cuts_of, dropped_parts, silent_params
-from surgeon.rebuild.absent import Absent
+from surgeon.rebuild.absent import Absent, lacking
 from surgeon.rebuild.forward import all_tensors, call_with
 from surgeon.rebuild.kept_width import KeptWidth, Width
 from surgeon.rebuild.reading import Reading
@@ -127,7 +127,7 @@ class MaskedView(nn.Module):
             if self._widths:
                 stack.enter_context(KeptWidth(self._widths))
             if self._routing:
-                stack.enter_context(Absent(self._absent(tensors)))
+                stack.enter_context(Absent())
             return call_with(self.module, tensors, *args, **kwargs)
 
     def tensors(self, unused: Collection[str] = ()) -> dict[str, Tensor]:
@@ -149,15 +149,6 @@ class MaskedView(nn.Module):
                 done[id(tensor)] = self._in_force(name, tensor)
         return {name: done[id(t)] for name, t in own.items() if done[id(t)] is not t}
 
-    def _absent(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Tensors of routers, with the places of removed experts."""
-        for name, dim in self._routing:
-            if name in tensors and dim in self._cuts.get(name, {}):
-                tensor, kept = tensors[name], torch.from_numpy(self._cuts[name][dim])
-                gone = torch.ones(tensor.shape[dim], dtype=torch.bool).index_fill(0, kept, False)
-                shape = [-1 if place == dim else 1 for place in range(tensor.ndim)]
-                yield tensor, gone.view(shape).expand(tensor.shape).to(tensor.device)
-
     def _in_force(self, name: str, tensor: Tensor) -> Tensor:
         if self._dtype is not None and tensor.is_floating_point():
             tensor = tensor.to(self._dtype)
@@ -170,6 +161,16 @@ class MaskedView(nn.Module):
         for dim, kept in self._cuts.get(name, {}).items():
             removed = np.setdiff1d(np.arange(tensor.shape[dim]), kept)
             tensor = tensor.index_fill(dim, torch.from_numpy(removed).to(tensor.device), 0)
+        return self._marked(name, tensor)
+
+    def _marked(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor in force, which knows its places of removed experts where it is a router's."""
+        for param, dim in self._routing:
+            if param == name and dim in self._cuts.get(name, {}):
+                kept = torch.from_numpy(self._cuts[name][dim])
+                gone = torch.ones(tensor.shape[dim], dtype=torch.bool).index_fill(0, kept, False)
+                shape = [-1 if place == dim else 1 for place in range(tensor.ndim)]
+                lacking(tensor, gone.view(shape).expand(tensor.shape).to(tensor.device))
         return tensor
 
 
@@ -247,7 +248,11 @@ def _check(module: nn.Module, plan: Plan, graph: Graph, cuts: Mapping[str, Mappi
 @contextmanager
 def _skipping(blocks: Sequence[nn.Module]) -> Iterator[None]:
     """Let each block return the residual stream that it was given."""
-    handles = [block.register_forward_hook(_pass_through, with_kwargs=True) for block in blocks]
+    handles = [
+        # First of all hooks: whoever else looks sees what the block gives under the plan.
+        block.register_forward_hook(_pass_through, with_kwargs=True, prepend=True)
+        for block in blocks
+    ]
     try:
         yield
     finally:

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-__all__ = ["placed"]
+__all__ = ["placed", "tensor_at"]
+
+
+def tensor_at(module: nn.Module, name: str) -> Tensor:
+    """The tensor that bears `name` in `module` now: its own, or what stands in the place of that."""
+    path, _, leaf = name.rpartition(".")
+    return getattr(module.get_submodule(path), leaf)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from surgeon.rebuild.absent import alike_lacking
 from surgeon.rebuild.room import Room
 from surgeon.rebuild.unread import Unread
 
@@ -67,7 +68,9 @@ class Reading(Generic[Place]):
             described = self._describe(place)
             read = self._read(described)
         found = {
-            name: read[name].to(tensor.target) if isinstance(tensor, Unread) else tensor
+            name: alike_lacking(read[name].to(tensor.target), tensor)
+            if isinstance(tensor, Unread)
+            else tensor
             for name, tensor in described.items()
         }
         del read, coming  # the next place is read into the same memory
