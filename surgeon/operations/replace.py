@@ -150,7 +150,7 @@ class Replace(BlockChoice):
     def _fit(self, state: State, walks: Walks, name: str, end: int) -> tuple[Trained, int]:
         """New tensors of a Block, and the epochs that they took."""
         walk, forward = walks.cut()
-        inside = _below(name, walks.in_force())
+        inside = _below(name, forward.tensors)
         trained = [param.removeprefix(f"{name}.") for param in block_params(state.graph, name)]
         block = walk.module.get_submodule(name)
         own = dict(block.named_parameters(remove_duplicate=False))

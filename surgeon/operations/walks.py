@@ -5,17 +5,17 @@ Each has one Block's weights in memory at a time, and what waits between Blocks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from surgeon.calibrate import Bench
 from surgeon.calibrate.gap import states_behind
-from surgeon.calibrate.walk import Forward, Walk
+from surgeon.calibrate.walk import Walk
 from surgeon.graph import Graph
 from surgeon.operations.state import State
 from surgeon.plan import Assign, Plan
-from surgeon.rebuild import masked
+from surgeon.rebuild import Fixed, masked
 
 __all__ = ["Walks"]
 
@@ -75,10 +75,6 @@ class Walks:
         plan = self.plan.add([Assign(name, "repair") for name in values], values)
         return self._aim.beside(masked(self.bench.module, plan, self.graph).fixed(self.blocks)).states
 
-    def in_force(self) -> dict[str, Tensor]:
-        """The cut model's tensors that differ from the module's own."""
-        return masked(self.bench.module, self.plan, self.graph).tensors()
-
     def meet(self) -> None:
         """Let the cut model go on from the states of the original."""
         self._have.states = list(self._aim.states)
@@ -87,11 +83,11 @@ class Walks:
         """From now on the cut model has these tensors."""
         self.plan = self.plan.add([Assign(name, "repair") for name in values], values)
 
-    def original(self) -> tuple[Walk, Forward]:
+    def original(self) -> tuple[Walk, Fixed]:
         """The original, before the current Block."""
         return self._aim, self._original(self._aim.at)
 
-    def cut(self) -> tuple[Walk, Forward]:
+    def cut(self) -> tuple[Walk, Fixed]:
         """The cut model, before the current Block."""
         return self._have, self._forward(self._have.at)
 
@@ -115,11 +111,11 @@ class Walks:
             self._aim.go_on(self._ends)
         self._ends = None
 
-    def _original(self, at: int) -> Callable[..., object]:
+    def _original(self, at: int) -> Fixed:
         """The original, to run the Block at `at`."""
         return self._whole.fixed(self.blocks[:at] + self.blocks[at + 1 :], *self.blocks[at : at + 1])
 
-    def _forward(self, at: int) -> Callable[..., object]:
+    def _forward(self, at: int) -> Fixed:
         """The masked view under the Plan so far, to run the Block at `at`."""
         return masked(self.bench.module, self.plan, self.graph).fixed(
             self.blocks[:at] + self.blocks[at + 1 :], *self.blocks[at : at + 1]
