@@ -73,9 +73,10 @@ class Bench:
         self.streamed = streamed
         self.device = device
         self.keep = keep
+        self.apart = False
+        """Whether the Blocks were found to hand each other more than the residual stream."""
         self._module = module
         self._samples = samples
-        self._apart = False
 
     @cached_property
     def module(self) -> nn.Module:
@@ -103,6 +104,15 @@ class Bench:
             for part, mode in modes.items():
                 part.training = mode
 
+    @property
+    def goes_by_blocks(self) -> bool:
+        """Whether whole runs of a streamed model had better go Block by Block, each read for all batches.
+
+        Not where an encoder would run anew before every Block of the decoder.
+        """
+        two_sided = bool(getattr(getattr(self.module, "config", None), "is_encoder_decoder", False))
+        return self.streamed and bool(self.blocks) and not (self.apart or two_sided)
+
     def measure(self, plan: Plan, wanted: frozenset[Statistic]) -> Statistics:
         """The Statistics `wanted` of the model under `plan`: remembered, or in one run over the samples."""
         keys = tuple(sorted(wanted, key=repr))
@@ -125,14 +135,14 @@ class Bench:
     def _gathered(self, plan: Plan, keys: Collection[Statistic], partial: PartialRun | None) -> Statistics:
         stage = f"measure {', '.join(sorted({key.statistic for key in keys}))}"
         backward = any(key.gradients for key in keys)
-        alone = not self._apart and all(streams(key, self._blocks) for key in keys)
+        alone = not self.apart and all(streams(key, self.blocks) for key in keys)
         if self.streamed and (backward or alone):
             try:
                 return self._block_by_block(plan, keys, stage, partial)
             except Apart:
                 if backward:
                     raise
-                self._apart = True  # weights are read for every batch then, and all that is summed is held
+                self.apart = True  # weights are read for every batch then, and all that is summed is held
         stage = f"{stage}, whole batches" if self.streamed else stage
         with blocks_held(self.module, self._held(keys) if self.streamed else ()):
             return gather(
@@ -154,8 +164,8 @@ class Bench:
         return tuple(dict.fromkeys([*blocks, *(path.rpartition(".")[0] for path in places)]))
 
     @property
-    def _blocks(self) -> tuple[str, ...]:
-        """Of the longest Stack."""
+    def blocks(self) -> tuple[str, ...]:
+        """Module paths of the Blocks of the longest Stack, in order."""
         longest = max(self.graph.stacks, key=len, default=None)
         return () if longest is None else tuple(block.name for block in longest.blocks)
 
@@ -168,7 +178,7 @@ class Bench:
             unfinished = Unfinished(partial.store, partial.key, partial.interval, ranks)
         return gather_streamed(
             self.view(plan),
-            self._blocks,
+            self.blocks,
             plan.dropped,
             self.samples,
             keys,

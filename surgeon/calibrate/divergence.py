@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from surgeon.calibrate.bench import Bench
 from surgeon.calibrate.gather import model_inputs
 from surgeon.calibrate.packing import Samples
-from surgeon.calibrate.tally import tally
+from surgeon.calibrate.tally import Model, tally
 from surgeon.plan import Plan
 
 __all__ = ["divergences"]
@@ -36,17 +36,17 @@ def divergences(
     samples = Samples(every.ids[:count], every.mask[:count])
     batches = tuple(samples.unpadded(max(1, _TOKENS // every.ids.shape[1])))
 
-    def each(views: Sequence[nn.Module], batch: Samples) -> Tensor:
+    def each(views: Sequence[Model], batch: Samples) -> Tensor:
         inputs = model_inputs(bench.module, batch)
         log_p = _log_probabilities(views[0], inputs)
         return torch.stack([_moved(log_p, _log_probabilities(view, inputs)) for view in views[1:]])
 
-    sums = tally(bench, "divergences", (base, *plans), batches, each, "measure divergences")
+    sums = tally(bench, "divergences", (base, *plans), batches, each, "measure divergences", once=True)
     seen = sum(batch.ids.numel() for batch in batches)
     return tuple(total / seen for total in sums)
 
 
-def _log_probabilities(view: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+def _log_probabilities(view: Model, inputs: Mapping[str, Any]) -> Tensor:
     return view(**inputs).logits.float().log_softmax(-1)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from surgeon.calibrate.bench import Bench
 from surgeon.calibrate.gather import model_inputs
 from surgeon.calibrate.packing import Samples
-from surgeon.calibrate.tally import tally
+from surgeon.calibrate.tally import Model, tally
 from surgeon.plan import Plan
 
 __all__ = ["Likeness"]
@@ -29,19 +29,18 @@ class Likeness:
 
         The states are those that enter the model's head, behind the final norm.
         """
-        sums = tally(
-            self.bench, "likeness", (self.base, plan), self._batches, self._cosine, "compare final states"
-        )
+        plans, stage = (self.base, plan), "compare final states"
+        sums = tally(self.bench, "likeness", plans, self._batches, self._cosine, stage, once=True)
         return sums[0] / len(self._batches)
 
-    def _cosine(self, views: Sequence[nn.Module], batch: Samples) -> Tensor:
+    def _cosine(self, views: Sequence[Model], batch: Samples) -> Tensor:
         base, tried = views
         if batch not in self._known:
             self._known[batch] = self._entering_head(base, batch)
         got = self._entering_head(tried, batch)
         return nn.functional.cosine_similarity(self._known[batch], got, dim=0)[None]
 
-    def _entering_head(self, view: nn.Module, batch: Samples) -> Tensor:
+    def _entering_head(self, view: Model, batch: Samples) -> Tensor:
         """What enters the model's head, as one vector."""
         inputs: dict[str, Any] = model_inputs(self.bench.module, batch)
         find = getattr(self.bench.module, "get_output_embeddings", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import torch
 from torch import nn
@@ -10,6 +11,8 @@ from torch import nn
 from surgeon.calibrate.bench import Bench
 from surgeon.calibrate.walk import Walk
 from surgeon.plan import DropBlock, Plan, dropped_parts
+from surgeon.rebuild import Fixed
+from surgeon.rebuild.reading import Reading, computes_elsewhere
 
 __all__ = ["part_similarity"]
 
@@ -33,25 +36,34 @@ def part_similarity(bench: Bench, plan: Plan, blocks: Sequence[str]) -> dict[str
     """
     graph = bench.graph
     gone = dropped_parts(plan, graph)
-    whole = bench.view(plan).fixed()
+    view = bench.view(plan)
     size = max(1, _TOKENS // bench.samples.ids.shape[1])
-    walk = Walk.begin(bench.module, blocks, bench.samples, size, whole)
+    walk = Walk.begin(bench.module, blocks, bench.samples, size, view.fixed(), bench.keep, alongside=True)
+    reading = Reading[int](lambda at: view.own(blocks[at]), computes_elsewhere(bench.module))
     found: dict[str, float] = {}
-    for place, block in enumerate(blocks):
-        parts = [part.name for part in graph.block(block).sublayers if part.name not in gone]
-        unused = (*blocks[:place], *blocks[place + 1 :])
-        views = [
-            bench.view(plan.add(DropBlock(name, 0) for name in parts[count:])).fixed(unused)
-            for count in range(1, len(parts))
-        ]
-        total, tokens = torch.zeros(len(parts), dtype=torch.float64), 0
-        for number, before in enumerate(walk.states):
-            states = [before, *(walk.run(view, number) for view in (*views, whole))]
-            for index in range(len(parts)):
-                cosine = nn.functional.cosine_similarity(states[index], states[index + 1], dim=-1)
-                total[index] += cosine.double().sum().cpu()
-            tokens += before.shape[:-1].numel()
-        found |= dict(zip(parts, (total / tokens).tolist(), strict=True))
-        walk.advance(whole)
-        bench.told("compare sublayers", place + 1, len(blocks))
+    with closing(walk), closing(reading):
+        for place, block in enumerate(blocks):
+            parts = [part.name for part in graph.block(block).sublayers if part.name not in gone]
+            own = reading.at(place, place + 1 if place + 1 < len(blocks) else None)
+            first = [
+                bench.view(plan.add(DropBlock(name, 0) for name in parts[count:])).around(own, blocks)
+                for count in range(1, len(parts))
+            ]
+            whole = view.around(own, blocks)
+            found |= dict(zip(parts, _similarities(walk, (*first, whole)), strict=True))
+            walk.advance(whole)
+            del own, first, whole  # before the next Block's weights are read
+            bench.told("compare sublayers", place + 1, len(blocks))
     return found
+
+
+def _similarities(walk: Walk, forwards: Sequence[Fixed]) -> list[float]:
+    """Mean cosines of neighbours among the state before the current Block and what each forward gives."""
+    total, tokens = torch.zeros(len(forwards), dtype=torch.float64), 0
+    for number, before in enumerate(walk.states):
+        states = [before, *(walk.run(forward, number) for forward in forwards)]
+        for index in range(len(forwards)):
+            cosine = nn.functional.cosine_similarity(states[index], states[index + 1], dim=-1)
+            total[index] += cosine.double().sum().cpu()
+        tokens += before.shape[:-1].numel()
+    return (total / tokens).tolist()

@@ -127,7 +127,7 @@ class Probe:
                 self._begin_anew(self.samples)
                 return
             if self.turns.ended and len(self.shapes) < len(self.blocks):
-                raise SurgeonError(f"the model ends before block '{self.blocks[len(self.shapes)]}' is run")
+                raise Apart(f"the model ends before block '{self.blocks[len(self.shapes)]}' is run")
             if self.shapes[-1].more and self.whole is not None:
                 self._begin_anew(self.whole)
 
@@ -231,7 +231,7 @@ def _place(block: nn.Module, args: tuple, kwargs: dict[str, Any], state: Tensor)
     for place, given in (*enumerate(args), *kwargs.items()):
         if isinstance(given, Tensor) and given.shape == state.shape and given.is_floating_point():
             return place
-    raise SurgeonError(
+    raise Apart(
         f"{type(block).__name__} takes no tensor of the shape that it returns, so it cannot be run alone",
         hint="repair: {repair: refit, target: layer}",
     )

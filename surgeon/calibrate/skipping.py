@@ -19,7 +19,7 @@ from surgeon.calibrate.bench import Bench
 from surgeon.calibrate.gather import model_inputs, next_token_loss
 from surgeon.calibrate.packing import Samples
 from surgeon.calibrate.stream import entering, replaced
-from surgeon.calibrate.tally import tally
+from surgeon.calibrate.tally import Model, tally
 from surgeon.plan import DropBlock, Plan
 
 __all__ = ["Run", "losses_without", "losses_without_parts"]
@@ -78,7 +78,7 @@ def _tried(
 ) -> list[float]:
     """Mean loss under the first Plan, then of each trial."""
 
-    def each(views: Sequence[nn.Module], batch: Samples) -> Tensor:
+    def each(views: Sequence[Model], batch: Samples) -> Tensor:
         if not batch.predicted:
             return torch.zeros(len(trials) + 1)
         parts = [bench.module.get_submodule(name) for name in blocks]
@@ -94,7 +94,7 @@ def _tried(
 
 def _losses(
     module: nn.Module,
-    views: Sequence[nn.Module],
+    views: Sequence[Model],
     parts: Sequence[nn.Module],
     trials: Sequence[_Trial],
     batch: Samples,

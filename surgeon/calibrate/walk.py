@@ -80,11 +80,29 @@ class Walk:
             SurgeonError: a Block takes no state of the shape that it returns.
         """
         every = tuple(samples.unpadded(batch_size))
-        own = ranks.share(every)
-        probe = (Probe.alongside if alongside else Probe.of)(module, blocks, own[0], forward, keep)
-        left = set(range(len(blocks)))
-        walk = cls(module, tuple(blocks), own, probe, left, keep=keep, ranks=ranks)
+        walk = cls.over(module, blocks, ranks.share(every), forward, keep, alongside)
+        walk.ranks = ranks
         walk.samples, walk.tokens = sum(map(len, every)), sum(batch.predicted for batch in every)
+        return walk
+
+    @classmethod
+    def over(
+        cls,
+        module: nn.Module,
+        blocks: Sequence[str],
+        batches: Sequence[Samples],
+        forward: Forward,
+        keep: Keep = as_it_is,
+        alongside: bool = False,
+    ) -> Walk:
+        """`begin` with these `batches`, of this process alone.
+
+        Raises:
+            SurgeonError: a Block takes no state of the shape that it returns.
+        """
+        probe = (Probe.alongside if alongside else Probe.of)(module, blocks, batches[0], forward, keep)
+        walk = cls(module, tuple(blocks), tuple(batches), probe, set(range(len(blocks))), keep=keep)
+        walk.samples, walk.tokens = sum(map(len, batches)), sum(batch.predicted for batch in batches)
         try:
             probe.reach(0, {})
             for batch in walk.batches:

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from surgeon.calibrate import Bench, Samples, next_token_loss
 from surgeon.calibrate.divergence import divergences
 from surgeon.calibrate.gather import model_inputs
 from surgeon.calibrate.last_hidden import Likeness
-from surgeon.calibrate.tally import tally
+from surgeon.calibrate.tally import Model, tally
 from surgeon.evaluate.continuation import agreements, greedy
 from surgeon.operations.guard import DamageMetric
 from surgeon.plan import Plan
@@ -41,18 +41,19 @@ def damage(bench: Bench, plan: Plan, metric: DamageMetric, count: int | None = N
 
 
 def _perplexity(bench: Bench, plan: Plan, samples: Samples) -> float:
-    def each(views: Sequence[nn.Module], batch: Samples) -> Tensor:
+    def each(views: Sequence[Model], batch: Samples) -> Tensor:
         logits = views[0](**model_inputs(bench.module, batch)).logits
         mean = float(next_token_loss(logits, batch)) if batch.predicted else 0.0
         return torch.tensor([mean * batch.predicted], dtype=torch.float64)
 
     batches = tuple(samples.unpadded(1))
-    total = tally(bench, "guard: perplexity", (plan,), batches, each, "measure perplexity")[0]
+    asked, stage = "guard: perplexity", "measure perplexity"
+    total = tally(bench, asked, (plan,), batches, each, stage, once=True)[0]
     return math.exp(min(total / sum(batch.predicted for batch in batches), _LARGEST))
 
 
 def _lost(bench: Bench, plan: Plan, samples: Samples) -> float:
-    def each(views: Sequence[nn.Module], batch: Samples) -> Tensor:
+    def each(views: Sequence[Model], batch: Samples) -> Tensor:
         original, view = views
         prompt = model_inputs(bench.module, batch)["input_ids"]
         prompt = prompt[:, : max(1, prompt.shape[1] // 2)]

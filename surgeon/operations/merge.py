@@ -156,12 +156,12 @@ class Merge(Operation):
 def _distances(state: State, left: Sequence[str]) -> list[npt.NDArray[np.float64]]:
     """Euclidean distances between samples [samples, samples] in the states behind every Block."""
     bench = state.trial()
-    forward = bench.view(state.plan).fixed()
+    view = bench.view(state.plan)
     size = max(1, _TOKENS // bench.samples.ids.shape[1])
-    walk = Walk.begin(bench.module, left, bench.samples, size, forward)
+    walk = Walk.begin(bench.module, left, bench.samples, size, view.fixed(), bench.keep)
     found = []
-    for place in range(len(left)):
-        walk.advance(forward)
+    for place, block in enumerate(left):
+        walk.advance(view.fixed((*left[:place], *left[place + 1 :]), block))
         rows = [row.flatten().double() for states in walk.states for row in states]
         longest = max(len(row) for row in rows)
         flat = torch.stack([torch.nn.functional.pad(row, (0, longest - len(row))) for row in rows])

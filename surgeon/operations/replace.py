@@ -6,6 +6,7 @@ a linear map (`linear_run`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace as replaced
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -177,6 +178,6 @@ def _in_dtype(values: dict[str, Tensor], state: State) -> dict[str, Tensor]:
     return {name: value.to(state.weights.get(name).dtype) for name, value in values.items()}
 
 
-def _below(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _below(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     head = f"{name}."
     return {key.removeprefix(head): tensor for key, tensor in tensors.items() if key.startswith(head)}

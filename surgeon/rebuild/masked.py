@@ -89,6 +89,11 @@ class MaskedView(nn.Module):
         with torch.no_grad():
             return Fixed(self, self.tensors(unused) | dict(tensors))
 
+    def around(self, own: Mapping[str, Tensor], unused: Collection[str]) -> Fixed:
+        """`holding` with tensors as the module has them; those that the plan changes are made anew."""
+        with torch.no_grad():
+            return Fixed(self, self.tensors(unused) | dict(own) | self._differing(own))
+
     def inside(self, *paths: str) -> dict[str, Tensor]:
         """The tensors in force in the modules at `paths`, by name: what differs, and what is to be read."""
         with torch.no_grad():
