@@ -50,6 +50,7 @@ def part_similarity(bench: Bench, plan: Plan, blocks: Sequence[str]) -> dict[str
                 for count in range(1, len(parts))
             ]
             whole = view.around(own, blocks)
+            walk.check(whole)  # tells how the Block is called
             found |= dict(zip(parts, _similarities(walk, (*first, whole)), strict=True))
             walk.advance(whole)
             del own, first, whole  # before the next Block's weights are read

@@ -21,6 +21,7 @@ from surgeon.calibrate.expert_match import ExpertMatch
 from surgeon.calibrate.expert_mean import ExpertMean
 from surgeon.calibrate.expert_pairs import ExpertPairs
 from surgeon.calibrate.input_moment import InputMoment
+from surgeon.calibrate.part_similarity import part_similarity
 from surgeon.calibrate.reconstruction import Reconstruction
 from surgeon.calibrate.router_moment import RouterMoment
 from surgeon.calibrate.streamed import gather_streamed
@@ -232,6 +233,37 @@ def test_what_lies_elsewhere_is_measured_whole(folder, samples, key, why):
     assert all("whole batches" in stage for stage in told)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "plan", [CUT, CUT.add([DropBlock(f"{BLOCKS[1]}.mlp", 1)])], ids=["cut", "without one"]
+)
+def test_sublayers_are_compared_with_the_weights_read_once(folder, samples, monkeypatch, gone):
+    plan = CUT.add(DropBlock(name, 1) for name in gone)
+    reads: Counter[str] = Counter()
+    read = DiskTensor._read
+
+    def counted(self, dims):
+        reads[self.name] += 1
+        return read(self, dims)
+
+    monkeypatch.setattr(DiskTensor, "_read", counted)
+    found = []
+    for module, stream in ((Subject(folder).wide, False), (Subject(folder, stream=True).measured, True)):
+        reads.clear()
+        bench = Bench(
+            llama_graph(module.config),
+            lambda m=module: m,
+            lambda: samples,
+            lambda *said: None,
+            streamed=stream,
+        )
+        found.append(part_similarity(bench, plan, BLOCKS))
+    plain, streamed = found
+    assert streamed == pytest.approx(plain, rel=1e-5)
+    assert len(streamed) == 6 - len(plan.dropped)
+    for block in BLOCKS[1:]:
+        assert reads[f"{block}.self_attn.q_proj.weight"] == reads[f"{block}.mlp.up_proj.weight"] == 1
 
 
 @pytest.mark.parametrize("recipe", ["shortgpt", "deeper_layers"])
