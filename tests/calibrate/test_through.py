@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-
 import pytest
 import torch
 
@@ -14,7 +11,6 @@ from surgeon.calibrate.divergence import divergences
 from surgeon.calibrate.last_hidden import Likeness
 from surgeon.calibrate.tally import tally
 from surgeon.errors import SurgeonError
-from surgeon.io.disk_source import DiskTensor
 from surgeon.io.statistics_cache import StatisticsCache
 from surgeon.io.waiting import Waiting
 from surgeon.operations.guard import Guard
@@ -73,19 +69,11 @@ def test_the_same_numbers_as_whole_runs(folder, name, plan):
     assert any("block by block" in stage for stage in stages)
 
 
-def test_weights_of_blocks_are_read_once_a_plan(folder, monkeypatch):
-    reads: Counter[str] = Counter()
-    read = DiskTensor._read
-
-    def counted(self, dims):
-        reads[self.name] += math.prod(len(dims.get(dim, range(size))) for dim, size in enumerate(self.shape))
-        return read(self, dims)
-
-    monkeypatch.setattr(DiskTensor, "_read", counted)
+def test_weights_of_blocks_are_read_once_a_plan(folder, elements_read):
     divergences(bench_of(folder), NOTHING, (CUT, NOTHING))
     for at in (1, 2):  # what stands at the first is read once more, to see how blocks are called
-        assert reads[f"{BLOCKS[at]}.mlp.gate_proj.weight"] == 3 * 48 * 40
-        assert reads[f"{BLOCKS[at]}.self_attn.o_proj.weight"] == 3 * 48 * 48
+        assert elements_read[f"{BLOCKS[at]}.mlp.gate_proj.weight"] == 3 * 48 * 40
+        assert elements_read[f"{BLOCKS[at]}.self_attn.o_proj.weight"] == 3 * 48 * 48
 
 
 def test_what_was_run_before_is_known(folder):
