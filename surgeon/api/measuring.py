@@ -26,7 +26,7 @@ SPEEDS = {
     "decode_tokens_per_second": "time_per_token_writing",
 }
 TURNS = 3
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which no other turn begins."""
 PROMPT, SENTENCE = 12, 32
 """Tokens of the sample's prompt, and of what is generated after it."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from surgeon.evaluate.metric import ModelMetric, metrics
 from surgeon.evaluate.reading import reads_tokens
-from surgeon.evaluate.timing import median_seconds
+from surgeon.evaluate.timing import median_seconds_each
 
 __all__ = ["PrefillSpeed"]
 
@@ -25,7 +25,9 @@ class PrefillSpeed(ModelMetric):
 
     def measure(self, model: nn.Module, prompt: Tensor) -> float:
         """Tokens a second."""
-        seconds = median_seconds(
-            lambda: prompt, lambda ids: model(input_ids=ids, use_cache=True), prompt.device
-        )
-        return prompt.numel() / seconds
+
+        def read(ids: Tensor) -> int:
+            model(input_ids=ids, use_cache=True)
+            return ids.numel()
+
+        return 1 / median_seconds_each(lambda: prompt, read, prompt.device)
