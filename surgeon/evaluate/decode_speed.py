@@ -15,7 +15,7 @@ __all__ = ["DecodeSpeed"]
 
 @metrics.register("decode_tokens_per_second")
 class DecodeSpeed(ModelMetric):
-    """Greedy steps after the head of the prompt, a batch of one, fewer slow ones; median over several runs."""
+    """Greedy steps after the head of the prompt, a batch of one, fewer slow ones; median over many runs."""
 
     name = "decode_tokens_per_second"
     unit = "tokens/s"
