@@ -55,12 +55,15 @@ def bench_of(model, memory=None, ids=IDS, told=None) -> Bench:
     return Bench(traced(), lambda: model, lambda: samples, told or (lambda *said: None), memory)
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("name", sorted(ASKED))
-def test_ranks_agree_with_one_process(name, monkeypatch):
+def test_ranks_agree_with_one_process(name, streamed, monkeypatch):
     expected = ASKED[name](bench_of(build()))
     here, barrier, slots = threading.local(), threading.Barrier(2), {}
     monkeypatch.setattr(Ranks, "now", classmethod(lambda cls: getattr(here, "rank", Ranks())))
     benches = [bench_of(build(), Memory(shelf, lambda: "it")) for shelf in (Shelf(), Shelf())]
+    for bench in benches:
+        bench.streamed = streamed
 
     def one(rank):
         here.rank = Threads(rank, 2, barrier, slots)
